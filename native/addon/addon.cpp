@@ -1,0 +1,18 @@
+// The addon's export table: one init function a subject, nothing else.
+#include "addon/exports.h"
+
+namespace tskata::addon {
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+  export_fds(env, exports);
+  export_mounts(env, exports);
+  export_guest(env, exports);
+  export_relay(env, exports);
+  export_launch(env, exports);
+  export_devices(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(tskata, init)
+
+}  // namespace tskata::addon

@@ -1,0 +1,8 @@
+// The addon's "devices" subject.
+#include "addon/exports.h"
+
+namespace tskata::addon {
+
+void export_devices(Napi::Env, Napi::Object) {}
+
+}  // namespace tskata::addon

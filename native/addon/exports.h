@@ -1,0 +1,14 @@
+// What each subject of the addon adds to the export table.
+#pragma once
+#include <napi.h>
+
+namespace tskata::addon {
+
+void export_fds(Napi::Env env, Napi::Object exports);      // socketpair, SCM_RIGHTS, pidfd
+void export_mounts(Napi::Env env, Napi::Object exports);   // open_tree, mount_setattr, move_mount in another namespace
+void export_guest(Napi::Env env, Napi::Object exports);    // AF_VSOCK, reaper, what PID 1 needs
+void export_relay(Napi::Env env, Napi::Object exports);    // bytes from descriptor to descriptor
+void export_launch(Napi::Env env, Napi::Object exports);   // launcher: plan to process
+void export_devices(Napi::Env env, Napi::Object exports);  // virtio devices and vhost-user servers
+
+}  // namespace tskata::addon

@@ -1,0 +1,33 @@
+/** The one error type that crosses module borders: a stable code for programs, a sentence for people, the cause below it. */
+
+export type ErrorCode =
+  | "invalid" // what was asked for is malformed
+  | "not-found"
+  | "exists"
+  | "wrong-state"
+  | "launch" // a container process could not be started
+  | "limit"
+  | "unsupported"
+  | "unavailable" // the host, VM or agent cannot serve
+  | "internal";
+
+export class TskataError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = "TskataError";
+    this.code = code;
+  }
+}
+
+/** The messages of an error and its causes, outermost first, as one sentence: "start vm: open /dev/kvm: EACCES". */
+export function errorChain(error: unknown): string {
+  const parts: string[] = [];
+  for (let current: unknown = error; current !== undefined && current !== null && parts.length < 16; ) {
+    const message = current instanceof Error ? current.message : String(current);
+    if (message !== "" && !parts.at(-1)?.includes(message)) parts.push(message);
+    current = current instanceof Error ? current.cause : undefined;
+  }
+  return parts.join(": ");
+}

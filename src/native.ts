@@ -1,0 +1,167 @@
+/**
+ * The one typed door to the native addon.
+ *
+ * Everything TypeScript may ask of C++ is declared here and nowhere else. The addon checks its arguments again, throws
+ * `Error` with `code` (errno name, "EPERM") and `syscall` on failure, and never throws across a callback.
+ */
+import { createRequire } from "node:module";
+
+/** Moves bytes from one descriptor to another on a native thread; owns both descriptors and closes them at its end. */
+export interface Relay {
+  /** Bytes written to the destination so far. */
+  readonly moved: bigint;
+  /** Resolves with the bytes read from the source once it has been read until empty (EAGAIN) or to its end. */
+  drained(): Promise<bigint>;
+  /** Resolves once `bytes` have been written to the destination, or the relay has ended. */
+  reached(bytes: bigint): Promise<void>;
+  /** Ends the relay now; idempotent. `ended` resolves. */
+  stop(): void;
+  /** Resolves when both descriptors are closed: errno name of what ended it, or null at end of file. */
+  readonly ended: Promise<string | null>;
+}
+
+/** A listening AF_VSOCK socket. */
+export interface VsockListener {
+  readonly port: number;
+  close(): void;
+}
+
+/** A process made by the launcher, waiting before its execve (or already past it, for an exec). */
+export interface LaunchedProcess {
+  readonly pid: number;
+  /** Pty master when the plan asked for a terminal; the caller owns it. */
+  readonly terminal: number | null;
+  /** Lets a waiting process go to its execve; rejects with a LaunchFailure. */
+  release(): Promise<void>;
+}
+
+/** What the launcher reports when a step of a plan fails. */
+export interface LaunchFailure extends Error {
+  /** The step with its argument: "mount /proc". */
+  readonly step: string;
+  /** Errno name: "EPERM". */
+  readonly code: string;
+}
+
+export interface FdReceiver {
+  close(): void;
+}
+
+/** A virtio device backend that a transport can attach. */
+export interface VirtioDevice {
+  readonly kind: "vsock" | "fs";
+  close(): void;
+}
+
+/** A vhost-user server for one device; the socket file is removed on close. */
+export interface VhostUserServer {
+  /** Resolves when the front-end (QEMU) has disconnected or was refused: null, or why. */
+  readonly ended: Promise<string | null>;
+  close(): void;
+}
+
+export interface Native {
+  // -- descriptors and processes (host and guest) ------------------------------------------------------------------
+  closeFd(fd: number): void;
+  /** A connected pair of unix sockets, both close-on-exec. */
+  socketpair(type: "stream" | "seqpacket"): [number, number];
+  /** A pipe [read, write], both close-on-exec. */
+  pipe(): [number, number];
+  /** Duplicates with close-on-exec. */
+  dupFd(fd: number): number;
+  /** Sends one message with descriptors (SCM_RIGHTS) over a connected socket descriptor. The descriptors stay the caller's. */
+  sendFds(socket: number, message: Uint8Array, fds: number[]): void;
+  /** Connects to a unix socket by path (any length: opened by its folder) and returns the descriptor. */
+  connectUnix(path: string, type: "stream" | "seqpacket"): number;
+  /** Accepts on a seqpacket socket bound at `path`; each message (≤ 4096 bytes, ≤ 16 descriptors) is one call back. Unlinks on close. */
+  receiveFds(path: string, onMessage: (message: Buffer, fds: number[]) => void): FdReceiver;
+  /** Sends and receives on a connected seqpacket socket descriptor that it owns from then on; `null` message means the peer is gone. */
+  packetSocket(fd: number, onMessage: (message: Buffer | null) => void): PacketSocket;
+  /** Opens a host pty: master, and the slave in raw mode without echo. */
+  openHostPty(): { master: number; slave: number };
+  /** TIOCGWINSZ / TIOCSWINSZ. */
+  getWindowSize(fd: number): { rows: number; columns: number };
+  setWindowSize(fd: number, rows: number, columns: number): void;
+  isatty(fd: number): boolean;
+  /** Puts a terminal in raw mode and returns what puts it back. */
+  makeRaw(fd: number): () => void;
+
+  // -- mounts (host, privileged side) --------------------------------------------------------------------------------
+  /** open_tree(OPEN_TREE_CLONE [| AT_RECURSIVE]): a detached copy of the mount at `path`. */
+  openTree(path: string, recursive: boolean): number;
+  /** mount_setattr on a detached tree. Only what is true is set. */
+  setTreeAttributes(tree: number, attributes: { readonly: boolean; nodev: boolean; nosuid: boolean; recursive: boolean }): void;
+  /**
+   * In the mount namespace of `pid`, makes `target` (folder or empty file, parents too, below `root`, following no symlink)
+   * and moves the detached tree there. Runs on a thread of its own that joins that namespace.
+   */
+  placeTree(tree: number, pid: number, root: string, target: string, kind: "directory" | "file"): Promise<void>;
+  /** In the mount namespace of `pid`, unmounts (MNT_DETACH) everything below `root`/`target` and removes what it made. */
+  removeTree(pid: number, root: string, target: string): Promise<void>;
+
+  // -- guest ---------------------------------------------------------------------------------------------------------
+  /** Listens on an AF_VSOCK port (or, for tests, on a unix socket path). Every accepted connection is a descriptor the callback owns. */
+  listenStream(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number) => void): VsockListener;
+  /** As listenStream, but first reads the 8-byte big-endian stream id each connection opens with. */
+  listenTagged(
+    address: { vsockPort: number } | { unixPath: string },
+    onConnection: (fd: number, id: bigint) => void,
+  ): VsockListener;
+  /** Turns a stream socket descriptor of any family into one end of a unix socketpair that net.Socket takes; bytes are relayed. */
+  bridge(fd: number): number;
+  /** Reaps every child, for PID 1: called once a dead process with its wait status as waitpid gives it. */
+  startReaper(onExit: (pid: number, waitStatus: number) => void): void;
+  mount(source: string, target: string, type: string, flags: number, data: string): void;
+  umount(target: string, flags: number): void;
+  sethostname(name: string): void;
+  setClock(realtimeNanoseconds: bigint): void;
+  addEntropy(bytes: Uint8Array): void;
+  /** reboot(2): "poweroff" | "restart". */
+  reboot(how: "poweroff" | "restart"): void;
+  /** Makes a link usable: loopback up. */
+  setLinkUp(name: string): void;
+  kill(pid: number, signal: number): void;
+  setSubreaper(): void;
+
+  // -- relay ---------------------------------------------------------------------------------------------------------
+  /** Starts moving bytes from `source` to `destination`, taking both descriptors over. */
+  relay(source: number, destination: number): Relay;
+
+  // -- launcher (guest) ------------------------------------------------------------------------------------------------
+  /**
+   * Runs the launcher executable with a plan (see native/launcher/plan.h). `stdio` are the child's 0, 1, 2 (−1: from the
+   * terminal the plan asks for); they stay the caller's. Rejects with a LaunchFailure.
+   */
+  launch(options: { launcher: string; plan: Uint8Array; stdio: [number, number, number] }): Promise<LaunchedProcess>;
+
+  // -- devices (host, sandbox process) ---------------------------------------------------------------------------------
+  /**
+   * virtio-vsock. `path` is the base of the host's sockets, relative to the working folder or absolute:
+   * `path` speaks Firecracker's "CONNECT port\n"; `path_g<port>` for each of `guestPorts` connects straight to that guest port;
+   * a guest connection to host port P is passed to a listener at `path_<P>`.
+   */
+  createVsock(options: { guestCid: number; path: string; guestPorts: number[] }): VirtioDevice;
+  /** Connects to a guest port through the device itself, no socket file: one end of a unix socketpair. */
+  connectVsock(device: VirtioDevice, port: number): Promise<number>;
+  /** virtio-fs over the folder `root`. */
+  createFs(options: { root: string; tag: string; threads: number }): VirtioDevice;
+  serveVhostUser(device: VirtioDevice, socketPath: string): VhostUserServer;
+}
+
+export interface PacketSocket {
+  send(message: Uint8Array): void;
+  close(): void;
+}
+
+let loaded: Native | undefined;
+
+/** The addon, loaded on first use: commands that need no system call never pay for it. */
+export function native(): Native {
+  loaded ??= createRequire(import.meta.url)(addonPath()) as Native;
+  return loaded;
+}
+
+/** dist/lib/tskata.node beside the bundles; TSKATA_ADDON names another for tests. */
+function addonPath(): string {
+  return process.env["TSKATA_ADDON"] ?? new URL("../dist/lib/tskata.node", import.meta.url).pathname;
+}
