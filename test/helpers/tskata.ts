@@ -1,0 +1,254 @@
+/** Drives the built `tskata` command for VM tests: one scratch root a test file, bundles made by hand, and a check that nothing is left. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type { Readable } from "node:stream";
+
+export const repository = resolve(import.meta.dirname, "../..");
+export const binary = process.env["TSKATA_BIN"] ?? join(repository, "dist/bin/tskata");
+
+/** Long enough for an emulated machine under load; no test asserts a time. */
+export const hangLimitMs = 180_000;
+
+export interface Outcome {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface RunOptions {
+  input?: string | Buffer;
+  env?: NodeJS.ProcessEnv;
+  cwd?: string;
+  timeoutMs?: number;
+}
+
+/** The parts of an OCI config that tests change; everything else is what `tskata spec` wrote. */
+export interface Spec {
+  process: {
+    terminal?: boolean;
+    user: { uid: number; gid: number; additionalGids?: number[]; umask?: number };
+    args: string[];
+    env: string[];
+    cwd: string;
+    capabilities?: Record<string, string[]>;
+    rlimits?: { type: string; hard: number; soft: number }[];
+    noNewPrivileges?: boolean;
+    consoleSize?: { height: number; width: number };
+    oomScoreAdj?: number;
+  };
+  root: { path: string; readonly?: boolean };
+  hostname?: string;
+  mounts: { destination: string; type?: string; source?: string; options?: string[] }[];
+  annotations?: Record<string, string>;
+  hooks?: Record<string, { path: string; args?: string[]; env?: string[]; timeout?: number }[]>;
+  linux: {
+    namespaces: { type: string; path?: string }[];
+    resources?: Record<string, unknown>;
+    uidMappings?: { containerID: number; hostID: number; size: number }[];
+    gidMappings?: { containerID: number; hostID: number; size: number }[];
+    seccomp?: unknown;
+    maskedPaths?: string[];
+    readonlyPaths?: string[];
+    sysctl?: Record<string, string>;
+    cgroupsPath?: string;
+    devices?: unknown[];
+  };
+}
+
+/** What one test file uses: its folder, its `--root`, its containers. */
+export class Scratch {
+  readonly folder: string;
+  readonly root: string;
+  #bundles = 0;
+  readonly #children = new Set<ChildProcess>();
+
+  constructor(name: string) {
+    this.folder = mkdtempSync(join(tmpdir(), `tskata-${name}-`));
+    this.root = join(this.folder, "root");
+    mkdirSync(this.root);
+  }
+
+  /** Runs `tskata --root <scratch> …` to its end. */
+  async tskata(args: string[], options: RunOptions = {}): Promise<Outcome> {
+    const child = this.spawn(args, options);
+    return await outcomeOf(child, options);
+  }
+
+  /** As `tskata`, but a non-zero exit throws with everything that was printed. */
+  async ok(args: string[], options: RunOptions = {}): Promise<string> {
+    const outcome = await this.tskata(args, options);
+    if (outcome.code !== 0) throw new Error(`tskata ${args.join(" ")}: ${describe(outcome)}\n${this.logs()}`);
+    return outcome.stdout;
+  }
+
+  /** Starts `tskata --root <scratch> …` with pipes, for tests that talk to it while it runs. */
+  spawn(args: string[], options: RunOptions = {}): ChildProcess {
+    const child = spawn(binary, ["--root", this.root, ...args], {
+      cwd: options.cwd ?? this.folder,
+      env: { ...process.env, ...options.env },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    this.#children.add(child);
+    child.once("exit", () => this.#children.delete(child));
+    return child;
+  }
+
+  /** Makes a bundle with `tskata spec` and the busybox root filesystem, `edit`ed; returns its folder. */
+  async bundle(edit: (spec: Spec) => void = () => {}, name = `bundle-${this.#bundles++}`): Promise<string> {
+    const folder = join(this.folder, name);
+    mkdirSync(folder, { recursive: true });
+    busyboxRootfs(join(folder, "rootfs"));
+    await this.ok(["spec", "--bundle", folder]);
+    const file = join(folder, "config.json");
+    const spec = JSON.parse(readFileSync(file, "utf8")) as Spec;
+    spec.process.terminal = false;
+    spec.root.readonly = false;
+    edit(spec);
+    writeFileSync(file, JSON.stringify(spec));
+    return folder;
+  }
+
+  /** Creates and starts a container that sleeps, for tests made of execs. */
+  async running(id: string, edit: (spec: Spec) => void = () => {}): Promise<string> {
+    const bundle = await this.bundle((spec) => {
+      spec.process.args = ["sleep", "100000"];
+      edit(spec);
+    });
+    await this.create(id, bundle);
+    await this.ok(["start", id]);
+    return bundle;
+  }
+
+  /** `create` detached from our pipes: its stdio are files, as a caller's FIFOs would outlive the command. */
+  async create(id: string, bundle: string, extra: string[] = []): Promise<void> {
+    const outcome = await this.tryCreate(id, bundle, extra);
+    if (outcome.code !== 0) throw new Error(`tskata create ${id}: ${describe(outcome)}\n${this.logs()}`);
+  }
+
+  async tryCreate(id: string, bundle: string, extra: string[] = []): Promise<Outcome> {
+    const log = join(this.folder, `create-${id.replaceAll("/", "_")}.log`);
+    const command = `exec "$0" "$@" </dev/null >"${join(this.folder, `${id.replaceAll("/", "_")}.out`)}" 2>"${log}"`;
+    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id]);
+    const outcome = await outcomeOf(child, {});
+    return { ...outcome, stderr: existsSync(log) ? readFileSync(log, "utf8") : "" };
+  }
+
+  /** What the container's init has printed (see `create`). */
+  output(id: string): string {
+    return readFileSync(join(this.folder, `${id}.out`), "utf8");
+  }
+
+  async exec(id: string, args: string[], options: RunOptions & { flags?: string[] } = {}): Promise<Outcome> {
+    return await this.tskata(["exec", ...(options.flags ?? []), id, ...args], options);
+  }
+
+  /** Runs a shell line in a container and returns its trimmed output; a non-zero exit throws. */
+  async sh(id: string, line: string): Promise<string> {
+    const outcome = await this.exec(id, ["sh", "-c", line]);
+    if (outcome.code !== 0) throw new Error(`exec ${id} ${line}: ${describe(outcome)}\n${this.logs()}`);
+    return outcome.stdout.trim();
+  }
+
+  async state(id: string): Promise<{ status: string; pid: number; annotations?: Record<string, string>; [key: string]: unknown }> {
+    return JSON.parse(await this.ok(["state", id])) as Awaited<ReturnType<Scratch["state"]>>;
+  }
+
+  async until(id: string, status: string): Promise<void> {
+    const end = Date.now() + hangLimitMs;
+    while ((await this.state(id)).status !== status) {
+      if (Date.now() > end) throw new Error(`container ${id} is not ${status} after ${hangLimitMs} ms\n${this.logs()}`);
+      await new Promise((wake) => setTimeout(wake, 100));
+    }
+  }
+
+  /** Tails of every log of every pod, for a failing test's message. */
+  logs(): string {
+    const parts: string[] = [];
+    for (const id of existsSync(this.root) ? readdirSync(this.root) : []) {
+      for (const name of ["console.log", "sandbox.log", "qemu.log"]) {
+        const file = join(this.root, id, "pod", name);
+        if (existsSync(file)) parts.push(`--- ${id} ${name}\n${readFileSync(file, "utf8").slice(-4000)}`);
+      }
+    }
+    return parts.join("\n");
+  }
+
+  /** What of this scratch still stands on the host: processes, mounts, cgroups, sockets, state folders. */
+  leftovers(): string[] {
+    const found: string[] = [];
+    for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+      const command = readOrEmpty(`/proc/${pid}/cmdline`).replaceAll("\0", " ");
+      const cwd = linkOrEmpty(`/proc/${pid}/cwd`);
+      const ours = command.includes(this.root) || cwd.startsWith(this.root);
+      if (ours && Number(pid) !== process.pid && !command.startsWith("/bin/sh")) found.push(`process ${pid}: ${command || cwd}`);
+    }
+    for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n")) {
+      if (line.includes(this.root)) found.push(`mount ${line}`);
+    }
+    for (const entry of existsSync(this.root) ? readdirSync(this.root) : []) found.push(`state ${entry}`);
+    return found;
+  }
+
+  /** Deletes what is left of every container, then the folder. Call from `test.after.always`. */
+  async cleanUp(): Promise<void> {
+    for (const child of this.#children) child.kill("SIGKILL");
+    for (const id of existsSync(this.root) ? readdirSync(this.root) : []) {
+      await this.tskata(["delete", "--force", id]).catch(() => {});
+    }
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export function describe(outcome: Outcome): string {
+  return `exit ${outcome.code ?? outcome.signal}\nstdout: ${outcome.stdout.slice(-2000)}\nstderr: ${outcome.stderr.slice(-2000)}`;
+}
+
+/** Collects what a child prints until its pipes close. */
+export async function outcomeOf(child: ChildProcess, options: RunOptions): Promise<Outcome> {
+  const stdout = collect(child.stdout);
+  const stderr = collect(child.stderr);
+  child.stdin?.on("error", () => {}); // a child that never reads its stdin is the test's business, not an uncaught error
+  child.stdin?.end(options.input ?? "");
+  const timer = setTimeout(() => child.kill("SIGKILL"), options.timeoutMs ?? hangLimitMs);
+  try {
+    const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((done, fail) => {
+      child.once("error", fail);
+      child.once("close", (status, name) => done([status, name]));
+    });
+    return { code, signal, stdout: stdout(), stderr: stderr() };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function collect(stream: Readable | null): () => string {
+  const parts: Buffer[] = [];
+  stream?.on("data", (part: Buffer) => parts.push(part));
+  return () => Buffer.concat(parts).toString("utf8");
+}
+
+function readOrEmpty(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return ""; // the process has gone meanwhile
+  }
+}
+
+function linkOrEmpty(file: string): string {
+  const result = spawnSync("readlink", [file], { encoding: "utf8" });
+  return result.status === 0 ? result.stdout.trim() : "";
+}
+
+/** A root filesystem of Debian's static busybox: every applet as a link, the folders a container expects, two users. */
+export function busyboxRootfs(folder: string): void {
+  for (const name of ["bin", "etc", "root", "tmp", "proc", "sys", "dev", "home/user"]) mkdirSync(join(folder, name), { recursive: true });
+  cpSync("/bin/busybox", join(folder, "bin/busybox"));
+  const applets = spawnSync("/bin/busybox", ["--list"], { encoding: "utf8" }).stdout.split("\n").filter((name) => name !== "");
+  for (const applet of applets) if (applet !== "busybox") symlinkSync("busybox", join(folder, "bin", applet));
+  writeFileSync(join(folder, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n");
+  writeFileSync(join(folder, "etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n");
+}

@@ -1,0 +1,129 @@
+/** The OCI lifecycle of one container, from a bundle made by hand, and what each wrong order answers. */
+import { readFileSync } from "node:fs";
+import { release } from "node:os";
+import { join } from "node:path";
+import test from "ava";
+import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
+
+const scratch = new Scratch("lifecycle");
+test.after.always("clean up", async () => await scratch.cleanUp());
+
+test.serial("create, start, exec, kill, delete: the state follows and nothing is left", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["sh", "-c", "echo hello from $(uname -r); sleep 100000"];
+  });
+  const pidFile = join(scratch.folder, "init.pid");
+  await scratch.create("c1", bundle, ["--pid-file", pidFile]);
+  const created = await scratch.state("c1");
+  t.is(created.status, "created");
+  t.is(created["id"], "c1");
+  t.is(created["bundle"], bundle);
+  t.is(created.pid, Number(readFileSync(pidFile, "utf8")));
+  t.regex(String(created["ociVersion"]), /^1\.[0-2]\./);
+  t.is(scratch.output("c1"), "", "nothing of the container runs before start");
+
+  await scratch.ok(["start", "c1"]);
+  t.is((await scratch.state("c1")).status, "running");
+  const exec = await scratch.exec("c1", ["sh", "-c", "echo out; echo err >&2; exit 7"]);
+  t.deepEqual([exec.code, exec.stdout, exec.stderr], [7, "out\n", "err\n"]);
+  t.regex(scratch.output("c1"), /^hello from .*tskata/);
+  t.notRegex(scratch.output("c1"), new RegExp(release().replaceAll(".", "\\.")));
+
+  await scratch.ok(["kill", "c1", "KILL"]);
+  await scratch.until("c1", "stopped");
+  await scratch.ok(["delete", "c1"]);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("each wrong order is refused in runc's words and changes nothing", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["sleep", "100000"];
+  });
+  const refused = async (args: string[], pattern: RegExp): Promise<void> => {
+    const outcome = await scratch.tskata(args);
+    t.not(outcome.code, 0, args.join(" "));
+    t.regex(outcome.stderr, pattern, args.join(" "));
+  };
+  for (const verb of ["start", "state", "kill", "pause", "resume", "delete", "ps"]) {
+    await refused([verb, "nobody"], /container does not exist/);
+  }
+  t.is((await scratch.tskata(["delete", "--force", "nobody"])).code, 0, "delete --force of an unknown container is quiet");
+
+  await scratch.create("c2", bundle);
+  await refused(["create", "--bundle", bundle, "c2"], /container with given ID already exists/);
+  await refused(["delete", "c2"], /cannot delete container c2 that is not stopped: created/);
+  await refused(["resume", "c2"], /container not paused/);
+  t.is((await scratch.state("c2")).status, "created");
+
+  await scratch.ok(["start", "c2"]);
+  await refused(["start", "c2"], /cannot start an already running container/);
+  await refused(["delete", "c2"], /cannot delete container c2 that is not stopped: running/);
+  t.is((await scratch.state("c2")).status, "running");
+
+  await scratch.ok(["pause", "c2"]);
+  t.is((await scratch.state("c2")).status, "paused");
+  await refused(["exec", "c2", "true"], /cannot exec in a paused container/);
+  await scratch.ok(["resume", "c2"]);
+  t.is((await scratch.state("c2")).status, "running");
+  t.is(await scratch.sh("c2", "echo back"), "back");
+
+  await scratch.ok(["kill", "c2", "9"]);
+  await scratch.until("c2", "stopped");
+  await refused(["start", "c2"], /cannot start a container that has stopped/);
+  await refused(["kill", "c2", "TERM"], /container not running/);
+  await refused(["exec", "c2", "true"], /cannot exec in a stopped container/);
+  await scratch.ok(["delete", "c2"]);
+  await refused(["delete", "c2"], /container does not exist/);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("run gives the container's output and status, and a signal's", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const seven = await scratch.bundle((spec) => {
+    spec.process.args = ["sh", "-c", "cat; exit 7"];
+  });
+  const outcome = await scratch.tskata(["run", "--bundle", seven, "r1"], { input: "through stdin\n" });
+  t.deepEqual([outcome.code, outcome.stdout], [7, "through stdin\n"], outcome.stderr);
+
+  const killed = await scratch.bundle((spec) => {
+    spec.process.args = ["sh", "-c", "kill -TERM $$; sleep 100"];
+    spec.linux.namespaces = spec.linux.namespaces.filter((namespace) => namespace.type !== "pid"); // pid 1 ignores its own signals
+  });
+  t.is((await scratch.tskata(["run", "--bundle", killed, "r2"])).code, 128 + 15);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("hooks run at their times with the state on stdin", async (t) => {
+  t.timeout(hangLimitMs);
+  const log = join(scratch.folder, "hooks.log");
+  const hook = (name: string) => [
+    { path: "/bin/sh", args: ["sh", "-c", `printf '${name} ' >>"${log}"; cat >>"${log}"; echo >>"${log}"`] },
+  ];
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["true"];
+    spec.hooks = {};
+    for (const name of ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]) spec.hooks[name] = hook(name);
+    spec.hooks["startContainer"] = [{ path: "/bin/sh", args: ["sh", "-c", "cat >/hook-in-the-container"] }];
+  });
+  await scratch.ok(["run", "--bundle", bundle, "h1"]);
+  const seen = readFileSync(log, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => {
+      const [name, json] = [line.slice(0, line.indexOf(" ")), line.slice(line.indexOf(" "))];
+      const state = JSON.parse(json) as { id: string; status: string };
+      t.is(state.id, "h1");
+      return `${name} ${state.status}`;
+    });
+  t.deepEqual(seen, [
+    "prestart creating",
+    "createRuntime creating",
+    "createContainer creating",
+    "poststart running",
+    "poststop stopped",
+  ]);
+  const inside = JSON.parse(readFileSync(join(bundle, "rootfs/hook-in-the-container"), "utf8")) as { id: string };
+  t.is(inside.id, "h1");
+});
