@@ -1,0 +1,97 @@
+/**
+ * Where tskata's own files are, and where a container's and a pod's are on the host.
+ *
+ * The product is `dist/`: bin/tskata runs lib/tskata.cjs, the sandbox is lib/sandbox.cjs, the guest's files are in guest/.
+ * TSKATA_DIST names another dist; sources run unbundled (tests) find the repository's.
+ */
+import { existsSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+
+export const DEFAULT_ROOT = "/run/tskata";
+export const DEFAULT_CONFIG = "/etc/tskata/config.toml";
+
+export interface Installation {
+  readonly node: string;
+  readonly sandbox: string;
+  readonly addon: string;
+  readonly proxy: string;
+  readonly jail: string;
+  readonly kernel: string;
+  readonly image: string;
+}
+
+/** Paths of the installed parts; nothing is checked here. */
+export function installation(dist: string = distFolder()): Installation {
+  const library = join(dist, "lib");
+  const bundledNode = join(library, "node");
+  return {
+    node: existsSync(bundledNode) ? bundledNode : process.execPath,
+    sandbox: join(library, "sandbox.cjs"),
+    addon: process.env["TSKATA_ADDON"] ?? join(library, "tskata.node"),
+    proxy: join(library, "tskata-proxy"),
+    jail: join(library, "tskata-jail"),
+    kernel: join(dist, "guest", "vmlinux"),
+    image: join(dist, "guest", "image.erofs"),
+  };
+}
+
+/** dist/lib/<bundle>.cjs → dist; a source or test file → the repository's dist. */
+export function distFolder(): string {
+  const named = process.env["TSKATA_DIST"];
+  if (named !== undefined && named !== "") return resolve(named);
+  const script = process.argv[1] ?? "";
+  if (script.endsWith(".cjs")) return dirname(dirname(resolve(script)));
+  return repositoryDist();
+}
+
+function repositoryDist(): string {
+  for (let folder = resolve(process.argv[1] ?? process.cwd()); folder !== dirname(folder); folder = dirname(folder)) {
+    if (existsSync(join(folder, "native", "CMakeLists.txt"))) return join(folder, "dist");
+  }
+  return resolve("dist");
+}
+
+/** The files of one container below --root. */
+export interface ContainerPaths {
+  readonly folder: string;
+  readonly state: string;
+  readonly exit: string;
+  readonly pod: string;
+}
+
+export function containerPaths(root: string, id: string): ContainerPaths {
+  const folder = join(root, id);
+  return {
+    folder,
+    state: join(folder, "state.json"),
+    exit: join(folder, "exit.json"),
+    pod: join(folder, "pod"),
+  };
+}
+
+/** The files of a pod (a VM); the sandbox runs with its folder as the working folder, so names stay below sun_path's 108. */
+export interface PodPaths {
+  readonly folder: string;
+  readonly config: string;
+  readonly control: string;
+  readonly handoff: string;
+  readonly shared: string;
+  readonly spans: string;
+  readonly consoleLog: string;
+  readonly sandboxLog: string;
+  readonly hypervisorLog: string;
+}
+
+export function podPaths(folder: string): PodPaths {
+  return {
+    folder,
+    config: join(folder, "config.json"),
+    control: join(folder, "control.sock"),
+    handoff: join(folder, "handoff.sock"),
+    shared: join(folder, "shared"),
+    spans: join(folder, "spans.jsonl"),
+    consoleLog: join(folder, "console.log"),
+    sandboxLog: join(folder, "sandbox.log"),
+    hypervisorLog: join(folder, "qemu.log"),
+  };
+}

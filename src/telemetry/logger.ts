@@ -1,0 +1,121 @@
+/**
+ * The log of the command line: lines as runc's logrus writes them, because dockerd, containerd and podman parse them.
+ *
+ * text: `time="2026-11-20T22:51:09Z" level=error msg="container does not exist"`
+ * json: `{"level":"error","msg":"container does not exist","time":"2026-11-20T22:51:09Z"}`
+ * Without --log, lines go to stderr; with it, to that file (appended), and a fatal message also goes to stderr bare.
+ */
+import { appendFileSync, writeSync } from "node:fs";
+
+export type LogLevel = "debug" | "info" | "warning" | "error";
+export type LogFormat = "text" | "json";
+
+const ORDER: Record<LogLevel, number> = { debug: 0, info: 1, warning: 2, error: 3 };
+
+export interface LoggerOptions {
+  /** File to append to; absent: stderr. */
+  readonly file?: string | undefined;
+  readonly format: LogFormat;
+  readonly level: LogLevel;
+}
+
+export class Logger {
+  readonly #options: LoggerOptions;
+
+  constructor(options: LoggerOptions) {
+    this.#options = options;
+  }
+
+  debug(message: string): void {
+    this.log("debug", message);
+  }
+
+  info(message: string): void {
+    this.log("info", message);
+  }
+
+  warning(message: string): void {
+    this.log("warning", message);
+  }
+
+  error(message: string): void {
+    this.log("error", message);
+  }
+
+  log(level: LogLevel, message: string): void {
+    if (ORDER[level] < ORDER[this.#options.level]) return;
+    const line = formatLine(this.#options.format, level, message, new Date());
+    if (this.#options.file === undefined) writeStderr(line);
+    else appendFileSync(this.#options.file, line, { mode: 0o644 });
+  }
+
+  /** The last line of a failing command: in the log, and bare on stderr when the log is a file (runc's `fatal`). */
+  fatal(message: string): void {
+    try {
+      this.error(message);
+    } finally {
+      if (this.#options.file !== undefined) writeStderr(`${message}\n`);
+    }
+  }
+}
+
+export function formatLine(format: LogFormat, level: LogLevel, message: string, when: Date): string {
+  const time = rfc3339(when);
+  if (format === "json") return `{"level":"${level}","msg":${goString(message)},"time":"${time}"}\n`;
+  return `time="${time}" level=${level} msg=${quoteText(message)}\n`;
+}
+
+/** logrus quotes a text value only when it holds something outside [a-zA-Z0-9-._/@^+]; the empty string stays bare. */
+function quoteText(message: string): string {
+  return /^[\w\-./@^+]*$/.test(message) ? message : quote(message);
+}
+
+/** Go's %q: as JSON, but control characters and broken UTF-16 are written \x1b, \u2028 by Go's own rules. */
+function quote(message: string): string {
+  let quoted = "";
+  for (const character of message) {
+    const code = character.codePointAt(0) ?? 0;
+    const short = SHORT_ESCAPES[character];
+    if (short !== undefined) quoted += short;
+    else if (code < 0x20 || code === 0x7f) quoted += `\\x${code.toString(16).padStart(2, "0")}`;
+    else if ((code >= 0x80 && code < 0xa0) || (code >= 0xd800 && code <= 0xdfff) || code === 0x2028 || code === 0x2029) {
+      quoted += `\\u${code.toString(16).padStart(4, "0")}`;
+    } else quoted += character;
+  }
+  return `"${quoted}"`;
+}
+
+const SHORT_ESCAPES: Record<string, string> = {
+  "\\": "\\\\",
+  '"': '\\"',
+  "\u0007": "\\a",
+  "\b": "\\b",
+  "\f": "\\f",
+  "\n": "\\n",
+  "\r": "\\r",
+  "\t": "\\t",
+  "\v": "\\v",
+};
+
+/** encoding/json with HTML escaping, as logrus's JSON formatter has it. */
+function goString(message: string): string {
+  return JSON.stringify(message).replace(/[<>&\u2028\u2029]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** Local time with whole seconds, as Go's time.RFC3339. */
+export function rfc3339(when: Date): string {
+  const minutes = -when.getTimezoneOffset();
+  const local = new Date(when.getTime() + minutes * 60_000).toISOString().slice(0, 19);
+  if (minutes === 0) return `${local}Z`;
+  const two = (value: number): string => String(Math.trunc(value)).padStart(2, "0");
+  return `${local}${minutes < 0 ? "-" : "+"}${two(Math.abs(minutes) / 60)}:${two(Math.abs(minutes) % 60)}`;
+}
+
+/** stderr may be closed or a full pipe of a dead reader: a message that can't be shown must not hide the exit code. */
+export function writeStderr(text: string): void {
+  try {
+    writeSync(2, text);
+  } catch {
+    // Nowhere left to tell it.
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * Spans: named stretches of a pod's start, one JSON line each in <pod>/spans.jsonl, appended by every process of the pod.
+ *
+ * Times are host CLOCK_MONOTONIC nanoseconds (`process.hrtime.bigint()`), which all processes of one host share; guest
+ * spans are mapped onto it by the sandbox. A line is far below PIPE_BUF and is appended with O_APPEND in one write, so
+ * writers need no lock.
+ */
+import { appendFileSync } from "node:fs";
+
+export type SpanProcess = "cli" | "sandbox" | "guest";
+
+export interface Span {
+  readonly name: string;
+  readonly process: SpanProcess;
+  readonly startNs: bigint;
+  readonly endNs: bigint;
+}
+
+/** Collects the spans of one process, writes them where it is told to, and never fails its caller. */
+export class SpanRecorder {
+  readonly #process: SpanProcess;
+  #file: string | undefined;
+  #waiting: Span[] = [];
+
+  constructor(process: SpanProcess) {
+    this.#process = process;
+  }
+
+  /** From now on spans go to this file; those recorded before are written now. */
+  writeTo(file: string): void {
+    this.#file = file;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    this.#append(waiting);
+  }
+
+  /** Begins a span; the function it gives ends it, once. */
+  begin(name: string, startNs: bigint = now()): () => void {
+    let open = true;
+    return () => {
+      if (!open) return;
+      open = false;
+      this.add({ name, process: this.#process, startNs, endNs: now() });
+    };
+  }
+
+  /** Measures what `work` takes, also when it fails. */
+  async measure<T>(name: string, work: () => T | Promise<T>): Promise<T> {
+    const end = this.begin(name);
+    try {
+      return await work();
+    } finally {
+      end();
+    }
+  }
+
+  add(...spans: Span[]): void {
+    if (this.#file === undefined) this.#waiting.push(...spans);
+    else this.#append(spans);
+  }
+
+  #append(spans: readonly Span[]): void {
+    if (this.#file === undefined || spans.length === 0) return;
+    try {
+      appendFileSync(this.#file, spans.map(formatSpan).join(""), { mode: 0o600 });
+    } catch {
+      // A start must not fail because its measurement could not be kept: a full or removed pod folder.
+    }
+  }
+}
+
+export function now(): bigint {
+  return process.hrtime.bigint();
+}
+
+export function formatSpan(span: Span): string {
+  const { name, process, startNs, endNs } = span;
+  return `{"name":${JSON.stringify(name)},"process":"${process}","startNs":${startNs},"endNs":${endNs}}\n`;
+}
