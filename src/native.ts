@@ -86,6 +86,10 @@ export interface Native {
   /** Puts a terminal in raw mode and returns what puts it back. */
   makeRaw(fd: number): () => void;
 
+  // -- locks ---------------------------------------------------------------------------------------------------------
+  /** flock(2) on a file, made if missing: a descriptor that is the lock until it is closed, or null when someone holds it. */
+  tryLockFile(path: string): number | null;
+
   // -- mounts (host, privileged side) --------------------------------------------------------------------------------
   /** open_tree(OPEN_TREE_CLONE [| AT_RECURSIVE]): a detached copy of the mount at `path`. */
   openTree(path: string, recursive: boolean): number;

@@ -9,6 +9,7 @@ void export_mounts(Napi::Env env, Napi::Object exports);   // open_tree, mount_s
 void export_guest(Napi::Env env, Napi::Object exports);    // AF_VSOCK, reaper, what PID 1 needs
 void export_relay(Napi::Env env, Napi::Object exports);    // bytes from descriptor to descriptor
 void export_launch(Napi::Env env, Napi::Object exports);   // launcher: plan to process
+void export_locks(Napi::Env env, Napi::Object exports);    // flock
 void export_devices(Napi::Env env, Napi::Object exports);  // virtio devices and vhost-user servers
 
 }  // namespace tskata::addon
