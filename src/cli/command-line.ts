@@ -1,9 +1,9 @@
 /** One call of `tskata`: global flags, the verb, its flags, the verb's work, and the one way a failure is told. */
-import { writeSync } from "node:fs";
 import { errorChain } from "../base/errors.ts";
 import { Logger } from "../telemetry/logger.ts";
 import { type Flags, parseFlags } from "./flags.ts";
 import { globalFlags, openLogger, readGlobals } from "./globals.ts";
+import { print } from "./output.ts";
 import { UsageError } from "./usage-error.ts";
 import type { Verb } from "./verb.ts";
 import { loadVerb } from "./verbs.ts";
@@ -79,21 +79,7 @@ async function showHelp(name: string | undefined): Promise<number> {
 }
 
 async function showVersion(): Promise<number> {
-  const { version } = await import("./version.ts");
+  const { version } = await import("../base/version.ts");
   print(`tskata version ${version()}\n`);
   return 0;
-}
-
-/** A whole text on stdout, however small the pipe's buffer; process.stdout costs more to load than `state` itself. */
-export function print(text: string): void {
-  const bytes = Buffer.from(text);
-  for (let written = 0; written < bytes.length; ) {
-    try {
-      written += writeSync(1, bytes, written);
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code;
-      if (code === "EPIPE") return;
-      if (code !== "EAGAIN") throw error;
-    }
-  }
 }

@@ -1,7 +1,7 @@
 /** Help texts: of the program and of a verb, laid out as runc's. Loaded only when they are shown. */
 import type { FlagSpec } from "./flags.ts";
 import { globalFlags } from "./globals.ts";
-import { version } from "./version.ts";
+import { version } from "../base/version.ts";
 import type { Verb } from "./verb.ts";
 import { verbs } from "./verbs.ts";
 

@@ -1,0 +1,17 @@
+/** One command at a time changes a container: a file lock that the kernel frees when its holder dies. */
+import { TskataError } from "../base/errors.ts";
+import { native } from "../native.ts";
+
+/** Longer than any honest holder needs: a start under emulation takes seconds. */
+const LOCK_TIMEOUT_MS = 60_000;
+const POLL_MS = 10;
+
+/** Waits for the lock; disposing the answer frees it. `what` names the locked thing in the error. */
+export async function lock(file: string, what: string, timeoutMs: number = LOCK_TIMEOUT_MS): Promise<Disposable> {
+  for (const end = Date.now() + timeoutMs; ; ) {
+    const fd = native().tryLockFile(file);
+    if (fd !== null) return { [Symbol.dispose]: () => native().closeFd(fd) };
+    if (Date.now() >= end) throw new TskataError("unavailable", `${what} is in use by another tskata command for ${timeoutMs / 1000} s`);
+    await new Promise((wake) => setTimeout(wake, POLL_MS));
+  }
+}

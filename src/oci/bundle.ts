@@ -1,0 +1,140 @@
+/** A bundle on disk: config.json read and checked, the root filesystem found, and what tskata can't do named at once. */
+import { readFileSync, statSync } from "node:fs";
+import { isAbsolute, join, resolve } from "node:path";
+import { TskataError } from "../base/errors.ts";
+import { type Linux, type Process, parseProcess, parseResources, parseSpec, type Resources, type Spec } from "./spec.ts";
+
+export interface Bundle {
+  /** Absolute path of the bundle's folder. */
+  readonly folder: string;
+  /** Absolute path of the root filesystem. */
+  readonly rootfs: string;
+  readonly spec: Spec;
+  readonly process: Process & { args: string[] };
+  readonly linux: Linux;
+}
+
+/** Loads and checks `<folder>/config.json`; `warn` hears of what is ignored. */
+export function loadBundle(folder: string, warn: (message: string) => void): Bundle {
+  const absolute = resolve(folder);
+  const spec = readSpec(join(absolute, "config.json"));
+  const process = checkProcess(spec.process);
+  const rootfs = checkRootfs(absolute, spec);
+  const linux = spec.linux ?? {};
+  checkNamespaces(spec, linux);
+  refuseUnsupported(spec, linux);
+  warnOfIgnored(process, linux, warn);
+  return { folder: absolute, rootfs, spec, process, linux };
+}
+
+export function readSpec(file: string): Spec {
+  const text = readOrUndefined(file);
+  if (text === undefined) throw new TskataError("not-found", `JSON specification file ${file} not found`);
+  return parseSpec(parseJson(text, file), file);
+}
+
+/** The `process` object of `exec --process FILE`. */
+export function readProcessFile(file: string): Process {
+  const text = readOrUndefined(file);
+  if (text === undefined) throw new TskataError("not-found", `open ${file}: no such file or directory`);
+  return parseProcess(parseJson(text, file), file);
+}
+
+/** The `linux.resources` object of `update --resources`; `text` is what `from` held. */
+export function readResources(text: string, from: string): Resources {
+  return parseResources(parseJson(text, from), from);
+}
+
+/** JSON.parse whose error says the place as line and column. */
+export function parseJson(text: string, from: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const message = (error as Error).message;
+    throw new TskataError("invalid", `${from} is not JSON: ${sayPlace(message, text)}`);
+  }
+}
+
+/** V8 tells the offset ("at position 31"), or nothing when the text just ends. */
+function sayPlace(message: string, text: string): string {
+  const position = /at position (\d+)/.exec(message)?.[1];
+  const offset = position === undefined ? text.length : Number(position);
+  const before = text.slice(0, offset).split("\n");
+  const what = message.replace(/ in JSON.*$/s, "").replace(/, ".*$/s, "").replace(/,? ?\.{3}.*$/s, "");
+  return `line ${before.length}, column ${(before.at(-1) ?? "").length + 1}: ${what}`;
+}
+
+function readOrUndefined(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw new TskataError("invalid", `read ${file}`, { cause: error });
+  }
+}
+
+// -- what the schema can't say -----------------------------------------------------------------------------------------
+
+/** runc's words, which its callers show. */
+export function checkProcess(process: Process | undefined): Process & { args: string[] } {
+  if (process === undefined) throw new TskataError("invalid", "process property must not be empty");
+  const { args = [] } = process;
+  if (args.length === 0) throw new TskataError("invalid", "args must not be empty");
+  return { ...process, args };
+}
+
+function checkRootfs(folder: string, spec: Spec): string {
+  if (spec.root === undefined) throw new TskataError("invalid", "root must be specified");
+  const rootfs = isAbsolute(spec.root.path) ? spec.root.path : join(folder, spec.root.path);
+  let isFolder: boolean;
+  try {
+    isFolder = statSync(rootfs).isDirectory();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    throw new TskataError("not-found", `invalid rootfs: stat ${rootfs}: ${code === "ENOENT" ? "no such file or directory" : code}`);
+  }
+  if (!isFolder) throw new TskataError("invalid", `invalid rootfs: ${rootfs} is not a directory`);
+  return rootfs;
+}
+
+function checkNamespaces(spec: Spec, linux: Linux): void {
+  const types = new Set<string>();
+  for (const { type } of linux.namespaces ?? []) {
+    if (types.has(type)) throw new TskataError("invalid", `duplicated ns "${type}" in linux.namespaces`);
+    types.add(type);
+  }
+  if (spec.hostname !== undefined && spec.hostname !== "" && !types.has("uts")) {
+    throw new TskataError("invalid", "unable to set hostname without a private UTS namespace");
+  }
+  if (spec.domainname !== undefined && spec.domainname !== "" && !types.has("uts")) {
+    throw new TskataError("invalid", "unable to set domainname without a private UTS namespace");
+  }
+  if (!types.has("mount")) throw new TskataError("unsupported", 'linux.namespaces needs "mount": the guest\'s own mounts are not for containers');
+  if (!types.has("network")) {
+    throw new TskataError(
+      "unsupported",
+      "host networking is not supported: the container runs in a virtual machine of its own; give it a network namespace (linux.namespaces, or without --network host)",
+    );
+  }
+}
+
+function refuseUnsupported(spec: Spec, linux: Linux): void {
+  const refuse = (what: string): never => {
+    throw new TskataError("unsupported", `${what} is not supported`);
+  };
+  if (linux.seccomp?.listenerPath !== undefined) refuse("linux.seccomp.listenerPath (seccomp user notification)");
+  for (const rule of linux.seccomp?.syscalls ?? []) if (rule.action === "SCMP_ACT_NOTIFY") refuse("the seccomp action SCMP_ACT_NOTIFY");
+  if (linux.intelRdt !== undefined) refuse("linux.intelRdt");
+  for (const [index, mount] of (spec.mounts ?? []).entries()) {
+    if (mount.uidMappings !== undefined || mount.gidMappings !== undefined) refuse(`mounts[${index}].uidMappings (id-mapped mount)`);
+    if (mount.options?.some((option) => option === "idmap" || option === "ridmap") === true) refuse(`mounts[${index}]: the option idmap`);
+  }
+}
+
+/** The guest kernel has neither AppArmor nor SELinux; engines on hosts that have them name a profile for every container. */
+function warnOfIgnored(process: Process, linux: Linux, warn: (message: string) => void): void {
+  if (process.apparmorProfile !== undefined && process.apparmorProfile !== "") warn("process.apparmorProfile is ignored: the guest kernel has no AppArmor");
+  if (process.selinuxLabel !== undefined && process.selinuxLabel !== "") warn("process.selinuxLabel is ignored: the guest kernel has no SELinux");
+  if (linux.mountLabel !== undefined && linux.mountLabel !== "") warn("linux.mountLabel is ignored: the guest kernel has no SELinux");
+}

@@ -1,0 +1,146 @@
+/**
+ * From the caller's config.json to the one the guest's agent gets, and what of the host must be placed in the pod's
+ * shared tree for it.
+ *
+ *   host                          shared tree (host and guest)            container
+ *   <bundle>/rootfs        ──►    <id>/rootfs                      ──►    /
+ *   source of bind mount n ──►    <id>/mounts/<n>                  ──►    its destination
+ *
+ * The guest sees the shared tree at /run/tskata/shared. Hooks that run on the host are taken out; namespaces given as
+ * paths of this host become "shared with container C of the pod", or go: the pod's network is the guest's own.
+ */
+import { statSync } from "node:fs";
+import { isAbsolute, join } from "node:path";
+import { TskataError } from "../base/errors.ts";
+import type { Bundle } from "./bundle.ts";
+import type { Mount, Namespace, Spec } from "./spec.ts";
+
+const GUEST_SHARED = "/run/tskata/shared";
+
+/** A host tree to be cloned to `target`, relative to the shared tree. */
+export interface Placement {
+  readonly source: string;
+  readonly target: string;
+  readonly kind: "directory" | "file";
+  readonly recursive: boolean;
+  /** Enforced on the host as well: a broken guest must not write what was given for reading. */
+  readonly readonly: "no" | "top" | "all";
+}
+
+export interface GuestSpec {
+  readonly spec: Spec;
+  readonly placements: readonly Placement[];
+  /** Namespace type to the container of the pod whose namespace is joined. */
+  readonly sharedNamespaces: Readonly<Record<string, string>>;
+}
+
+/** Finds the container of the pod whose proxy has this pid. */
+export type PodLookup = (proxyPid: number) => string | undefined;
+
+export function guestSpec(id: string, bundle: Bundle, findInPod: PodLookup): GuestSpec {
+  const { spec, linux } = bundle;
+  const placements: Placement[] = [
+    { source: bundle.rootfs, target: `${id}/rootfs`, kind: "directory", recursive: true, readonly: "no" },
+  ];
+  const mounts = (spec.mounts ?? []).map((mount, index) => guestMount(mount, index, id, bundle.folder, placements));
+  const { namespaces, shared } = guestNamespaces(linux.namespaces ?? [], findInPod);
+  const { startContainer } = spec.hooks ?? {};
+  return {
+    spec: {
+      ...spec,
+      root: { ...spec.root, path: `${GUEST_SHARED}/${id}/rootfs` },
+      mounts,
+      hooks: startContainer === undefined ? undefined : { startContainer },
+      linux: { ...linux, namespaces },
+    },
+    placements,
+    sharedNamespaces: shared,
+  };
+}
+
+// -- mounts ------------------------------------------------------------------------------------------------------------
+
+function guestMount(mount: Mount, index: number, id: string, bundleFolder: string, placements: Placement[]): Mount {
+  if (!isBind(mount)) {
+    refuseHostSource(mount);
+    return mount;
+  }
+  const placement = bindPlacement(mount, `${id}/mounts/${index}`, bundleFolder);
+  placements.push(placement);
+  return { ...mount, source: `${GUEST_SHARED}/${placement.target}` };
+}
+
+function isBind(mount: Mount): boolean {
+  return mount.type === "bind" || (mount.options ?? []).some((option) => option === "bind" || option === "rbind");
+}
+
+function bindPlacement(mount: Mount, target: string, bundleFolder: string): Placement {
+  const named = mount.source ?? "";
+  const source = isAbsolute(named) ? named : join(bundleFolder, named);
+  const options = mount.options ?? [];
+  return {
+    source,
+    target,
+    kind: sourceKind(source, mount.destination),
+    recursive: options.includes("rbind"),
+    readonly: options.includes("rro") ? "all" : options.lastIndexOf("ro") > options.lastIndexOf("rw") ? "top" : "no",
+  };
+}
+
+function sourceKind(source: string, destination: string): Placement["kind"] {
+  try {
+    return statSync(source).isDirectory() ? "directory" : "file";
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    throw new TskataError(
+      "not-found",
+      `error mounting "${source}" to rootfs at "${destination}": stat ${source}: ${code === "ENOENT" ? "no such file or directory" : code}`,
+    );
+  }
+}
+
+/** A filesystem the guest would mount by itself from a device or folders that only this host has. */
+function refuseHostSource(mount: Mount): void {
+  const refuse = (why: string): never => {
+    throw new TskataError("unsupported", `mount of type "${mount.type ?? ""}" at "${mount.destination}" is not supported: ${why}`);
+  };
+  if (mount.type === "overlay") refuse("its folders are the host's; mount it on the host and bind it");
+  if (mount.source?.startsWith("/") !== true) return;
+  let isDevice = false;
+  try {
+    isDevice = statSync(mount.source).isBlockDevice();
+  } catch {
+    return; // no such thing on this host: a name for the guest, which says so itself when it is none there either
+  }
+  if (isDevice) refuse("its source is a block device of the host; mount it on the host and bind it");
+}
+
+// -- namespaces ----------------------------------------------------------------------------------------------------------
+
+const SHAREABLE: Readonly<Record<string, string>> = { pid: "pid", ipc: "ipc", uts: "uts" };
+
+interface GuestNamespaces {
+  readonly namespaces: Namespace[];
+  readonly shared: Record<string, string>;
+}
+
+function guestNamespaces(namespaces: readonly Namespace[], findInPod: PodLookup): GuestNamespaces {
+  const kept: Namespace[] = [];
+  const shared: Record<string, string> = {};
+  for (const { path, ...namespace } of namespaces) {
+    if (namespace.type === "network") continue;
+    kept.push(namespace);
+    if (path === undefined || path === "") continue;
+    shared[namespace.type] = ownerOf(namespace.type, path, findInPod);
+  }
+  return { namespaces: kept, shared };
+}
+
+function ownerOf(type: Namespace["type"], path: string, findInPod: PodLookup): string {
+  const file = SHAREABLE[type];
+  if (file === undefined) throw new TskataError("unsupported", `joining the ${type} namespace ${path} is not supported`);
+  const pid = /^\/proc\/(\d+)\/ns\/(\w+)$/.exec(path);
+  const owner = pid?.[1] !== undefined && pid[2] === file ? findInPod(Number(pid[1])) : undefined;
+  if (owner !== undefined) return owner;
+  throw new TskataError("unsupported", `joining the ${type} namespace ${path} is not supported: it is not of a container in the same pod`);
+}

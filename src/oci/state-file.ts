@@ -1,0 +1,131 @@
+/**
+ * `<root>/<id>/state.json`: what tskata itself keeps of a container between two calls, and what follows from it.
+ *
+ * The file is written whole and renamed, so a reader never sees half of it. The status in it is the last one a command
+ * gave; whether the container still runs is asked of the kernel: a container is as alive as its proxy process.
+ */
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import * as z from "zod/mini";
+import { TskataError } from "../base/errors.ts";
+import { containerPaths } from "../base/paths.ts";
+import { sayIssues } from "../base/schema.ts";
+import { isAlive } from "../base/process.ts";
+
+const processRefSchema = z.object({ pid: z.int().check(z.positive()), startTime: z.int() });
+
+const podSchema = z.object({
+  /** Id of the container that started the pod's VM. */
+  id: z.string(),
+  folder: z.string(),
+  sandboxPid: z.optional(z.int().check(z.positive())),
+  sandboxStartTime: z.optional(z.int()),
+});
+
+const stateFileSchema = z.object({
+  version: z.literal(1),
+  id: z.string(),
+  ociVersion: z.string(),
+  bundle: z.string(),
+  rootfs: z.string(),
+  annotations: z.record(z.string(), z.string()),
+  /** RFC 3339 with nanoseconds, UTC. */
+  created: z.string(),
+  /** Uid that created it. */
+  owner: z.int(),
+  status: z.enum(["creating", "created", "running", "paused"]),
+  /** The `create` that works on it while the status is "creating". */
+  creator: processRefSchema,
+  proxy: z.optional(processRefSchema),
+  pod: podSchema,
+  /** Host cgroup folders made for this container, deepest first. */
+  cgroups: z.array(z.string()),
+  /** What was placed below <pod>/shared, relative to it. */
+  sharedTargets: z.array(z.string()),
+  terminal: z.boolean(),
+});
+
+export type StateFile = z.infer<typeof stateFileSchema>;
+export type Status = StateFile["status"] | "stopped";
+
+/** exit.json, written by the sandbox when a container's init has ended. */
+const exitFileSchema = z.object({
+  version: z.literal(1),
+  /** As waitpid(2) gives it. */
+  waitStatus: z.int(),
+  oomKilled: z.boolean(),
+  endedAt: z.string(),
+  /** Why, when it was not the process's own end: the VM or the sandbox failed. */
+  reason: z.optional(z.string()),
+});
+export type ExitFile = z.infer<typeof exitFileSchema>;
+
+const ID_LIMIT = 1024;
+
+/** runc's rule for ids; anything else could leave the root folder. */
+export function checkId(id: string): void {
+  if (id === "") throw new TskataError("invalid", "container id cannot be empty");
+  if (id.length > ID_LIMIT || !/^[\w+.-]+$/.test(id) || id === "." || id === "..") {
+    throw new TskataError("invalid", "invalid container ID format");
+  }
+}
+
+/** Reads and checks a container's state; a missing one is runc's "container does not exist". */
+export function readState(root: string, id: string): StateFile {
+  checkId(id);
+  const file = containerPaths(root, id).state;
+  const text = readText(file);
+  if (text === undefined) throw new TskataError("not-found", "container does not exist");
+  return check(stateFileSchema, text, file);
+}
+
+/** What the sandbox wrote at the container's end; undefined while it runs, or when the sandbox died before it could. */
+export function readExit(state: StateFile): ExitFile | undefined {
+  const file = exitPath(state);
+  const text = readText(file);
+  return text === undefined ? undefined : check(exitFileSchema, text, file);
+}
+
+/** In the pod's folder, because the sandbox will see no other. */
+export function exitPath(state: Pick<StateFile, "id" | "pod">): string {
+  return `${state.pod.folder}/exit-${state.id}.json`;
+}
+
+export function writeState(root: string, state: StateFile): void {
+  const { state: file } = containerPaths(root, state.id);
+  const draft = `${file}.${process.pid}`;
+  try {
+    writeFileSync(draft, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
+    renameSync(draft, file);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw new TskataError("internal", `write ${file}`, { cause: error });
+  }
+}
+
+/** The status now: what the file says as long as the proxy lives. */
+export function statusOf(state: StateFile): Status {
+  if (state.status === "creating") return isAlive(state.creator) ? "creating" : "stopped";
+  return isAlive(state.proxy) ? state.status : "stopped";
+}
+
+function readText(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw new TskataError("internal", `read ${file}`, { cause: error });
+  }
+}
+
+function check<Schema extends z.ZodMiniType>(schema: Schema, text: string, file: string): z.infer<Schema> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new TskataError("invalid", `${file} is damaged: ${(error as Error).message}`);
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new TskataError("invalid", `${file} is damaged: ${sayIssues(result.error.issues, value)}`);
+}
