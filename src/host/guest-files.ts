@@ -1,0 +1,66 @@
+/** Guest kernel and image are whole before a machine is started with them: half a file fails in ways nobody can read. */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { TskataError } from "../base/errors.ts";
+
+export interface GuestFile {
+  readonly file: string;
+  readonly bytes: number;
+}
+
+/** ELF64 (elf(5)): every program header's bytes must be in the file. */
+export function checkKernel(file: string): GuestFile {
+  return inspect("guest kernel", file, (read, size) => {
+    const header = read(0, 64);
+    if (header.length < 64 || header.readUInt32BE(0) !== 0x7f454c46 || header[4] !== 2) return "not a 64-bit ELF file";
+    const offset = Number(header.readBigUInt64LE(32));
+    const entry = header.readUInt16LE(54);
+    const count = header.readUInt16LE(56);
+    if (entry < 56 || count === 0) return "not an executable ELF file";
+    const table = read(offset, entry * count);
+    if (table.length < entry * count) return "truncated: its program headers are missing";
+    for (let at = 0; at < table.length; at += entry) {
+      const end = Number(table.readBigUInt64LE(at + 8) + table.readBigUInt64LE(at + 32));
+      if (end > size) return `truncated: ${size} bytes of at least ${end}`;
+    }
+    return undefined;
+  });
+}
+
+const EROFS_SUPER_OFFSET = 1024;
+const EROFS_MAGIC = 0xe0f5e1e2;
+
+/** The erofs superblock (fs/erofs/erofs_fs.h) tells how many blocks there must be. */
+export function checkImage(file: string): GuestFile {
+  return inspect("guest image", file, (read, size) => {
+    const superblock = read(EROFS_SUPER_OFFSET, 128);
+    if (superblock.length < 128 || superblock.readUInt32LE(0) !== EROFS_MAGIC) return "not an erofs image";
+    const expected = superblock.readUInt32LE(36) * 2 ** (superblock[12] ?? 0);
+    return expected > size ? `truncated: ${size} bytes of ${expected}` : undefined;
+  });
+}
+
+type Read = (offset: number, length: number) => Buffer;
+
+function inspect(what: string, file: string, problem: (read: Read, size: number) => string | undefined): GuestFile {
+  let fd: number;
+  try {
+    fd = openSync(file, "r");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new TskataError("unavailable", `${what} ${file}: ${code === "ENOENT" ? "no such file (ENOENT)" : code}`);
+  }
+  try {
+    const bytes = fstatSync(fd).size;
+    const found = problem((offset, length) => readAt(fd, offset, length), bytes);
+    if (found !== undefined) throw new TskataError("unavailable", `${what} ${file}: ${found}`);
+    return { file, bytes };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** As much of the range as the file has. */
+function readAt(fd: number, offset: number, length: number): Buffer {
+  const buffer = Buffer.alloc(length);
+  return buffer.subarray(0, readSync(fd, buffer, 0, length, offset));
+}
