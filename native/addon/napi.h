@@ -1,0 +1,99 @@
+// What the addon's subjects share: errno as a JavaScript error with code and syscall, promises settled from other threads.
+#pragma once
+#include <napi.h>
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
+
+namespace tskata::addon {
+
+inline Napi::Error errno_error(Napi::Env env, int error, const std::string& syscall) {
+  const char* const name = ::strerrorname_np(error);
+  const std::string code = name == nullptr ? "E" + std::to_string(error) : name;
+  Napi::Error out = Napi::Error::New(env, (syscall.empty() ? "" : syscall + ": ") + code + " (" + std::strerror(error) + ")");
+  out.Set("code", Napi::String::New(env, code));
+  out.Set("syscall", Napi::String::New(env, syscall));
+  return out;
+}
+
+// what() of a std::system_error is "call: text"; the call alone is wanted.
+inline std::string syscall_of(const std::system_error& error) {
+  const std::string what = error.what();
+  const std::string text = ": " + error.code().message();
+  return what.ends_with(text) ? what.substr(0, what.size() - text.size()) : what;
+}
+
+inline Napi::Error as_js_error(Napi::Env env, const std::exception& error) {
+  if (const auto* const system = dynamic_cast<const std::system_error*>(&error)) {
+    return errno_error(env, system->code().value(), syscall_of(*system));
+  }
+  return Napi::Error::New(env, error.what());
+}
+
+// Runs `body`; what it throws becomes a JavaScript exception.
+template <typename Body>
+Napi::Value guarded(const Napi::CallbackInfo& info, Body&& body) {
+  try {
+    return body(info.Env());
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw as_js_error(info.Env(), error);
+  }
+}
+
+// Calls into JavaScript from other threads. Keeps the process alive only while `referenced`.
+class Callback {
+ public:
+  Callback(Napi::Env env, Napi::Function function, const char* name, bool referenced)
+      : function_(Napi::ThreadSafeFunction::New(env, function, name, 0, 1)) {
+    if (!referenced) function_.Unref(env);
+  }
+  ~Callback() { function_.Release(); }
+  Callback(const Callback&) = delete;
+  Callback& operator=(const Callback&) = delete;
+
+  // `make` runs on the JavaScript thread.
+  void call(std::function<void(Napi::Env, Napi::Function)> make) const {
+    auto* const boxed = new std::function<void(Napi::Env, Napi::Function)>(std::move(make));
+    const napi_status status = function_.NonBlockingCall(boxed, [](Napi::Env env, Napi::Function function, auto* body) {
+      const std::unique_ptr<std::function<void(Napi::Env, Napi::Function)>> owned(body);
+      if (env != nullptr) (*owned)(env, function);
+    });
+    if (status != napi_ok) delete boxed;  // the environment is going down
+  }
+
+ private:
+  Napi::ThreadSafeFunction function_;
+};
+
+// A promise that any thread may settle, once.
+class Settler {
+ public:
+  Settler(Napi::Env env, bool referenced)
+      : deferred_(std::make_shared<Napi::Promise::Deferred>(env)),
+        callback_(std::make_shared<Callback>(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "settle", referenced)) {}
+
+  Napi::Promise promise() const { return deferred_->Promise(); }
+  void resolve(std::function<Napi::Value(Napi::Env)> value) const {
+    callback_->call([deferred = deferred_, value = std::move(value), keep = callback_](Napi::Env env, Napi::Function) {
+      const Napi::HandleScope scope(env);
+      deferred->Resolve(value(env));
+    });
+  }
+  void reject(std::function<Napi::Error(Napi::Env)> error) const {
+    callback_->call([deferred = deferred_, error = std::move(error), keep = callback_](Napi::Env env, Napi::Function) {
+      const Napi::HandleScope scope(env);
+      deferred->Reject(error(env).Value());
+    });
+  }
+
+ private:
+  std::shared_ptr<Napi::Promise::Deferred> deferred_;
+  std::shared_ptr<Callback> callback_;
+};
+
+}  // namespace tskata::addon

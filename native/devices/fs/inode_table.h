@@ -1,0 +1,88 @@
+// What the guest knows of the tree: node ids with their lookup counts, each an O_PATH descriptor; and open files and folders.
+#pragma once
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "linux/descriptor.h"
+
+namespace tskata::devices::fs {
+
+// How long the guest may believe what it was told, by where in the tree a node stands:
+//   /                      skeleton   entries come and go with containers
+//   /<container>           skeleton
+//   /<container>/rootfs    exclusive  the container's own: the guest may cache
+//   /<container>/mounts    skeleton
+//   /<container>/mounts/n  shared     a volume that the host may change at any time
+enum class Policy { root, container, mounts, exclusive, shared };
+
+struct Inode {
+  uint64_t id;
+  os::Descriptor path;  // O_PATH
+  mode_t type;          // S_IFMT part
+  uint64_t number;      // inode number as the guest sees it: unique over the mounts of the tree
+  Policy policy;
+  uint64_t lookups = 0;  // guarded by the table
+  std::tuple<uint64_t, uint64_t, uint64_t> key;
+};
+using InodeRef = std::shared_ptr<Inode>;
+
+class InodeTable {
+ public:
+  static constexpr uint64_t root_id = 1;  // FUSE_ROOT_ID
+  static constexpr size_t max_inodes = 1'000'000;
+
+  explicit InodeTable(os::Descriptor root);
+
+  // Throws ESTALE as std::system_error for an id the guest was never given.
+  InodeRef get(uint64_t id) const;
+  // Finds or adds the node that `path` refers to and counts one lookup.
+  InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy);
+  void forget(uint64_t id, uint64_t count);
+  void clear();
+  // Unique number for (device, inode): the device's index in the upper bits, so that the first device's numbers are its own.
+  uint64_t guest_number(uint64_t device, uint64_t inode);
+
+ private:
+  mutable std::shared_mutex mutex_;
+  std::unordered_map<uint64_t, InodeRef> by_id_;
+  std::map<std::tuple<uint64_t, uint64_t, uint64_t>, InodeRef> by_key_;
+  std::map<uint64_t, uint64_t> device_index_;
+  uint64_t next_id_ = root_id + 1;
+  InodeRef root_;
+};
+
+// An open file or folder of the guest.
+struct Handle {
+  os::Descriptor fd;
+  InodeRef inode;
+  std::mutex directory;  // readdir of one handle is serial
+  int64_t offset = 0;
+};
+using HandleRef = std::shared_ptr<Handle>;
+
+class HandleTable {
+ public:
+  static constexpr size_t max_handles = 500'000;
+
+  uint64_t add(HandleRef handle);
+  HandleRef get(uint64_t id) const;  // throws EBADF
+  void remove(uint64_t id);
+  void clear();
+
+ private:
+  mutable std::shared_mutex mutex_;
+  std::unordered_map<uint64_t, HandleRef> handles_;
+  uint64_t next_ = 1;
+};
+
+}  // namespace tskata::devices::fs

@@ -1,0 +1,136 @@
+// One FUSE request in guest memory: a checked reader over what the guest sent, and the reply's place.
+#pragma once
+#include <linux/fuse.h>
+#include <sys/uio.h>
+
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace tskata::devices::fs {
+
+// Thrown for a request the guest malformed; answered with EINVAL.
+inline std::system_error malformed() { return std::system_error(EINVAL, std::generic_category(), "malformed request"); }
+
+// Small arguments are copied out of guest memory once (the guest may change it meanwhile); file data stays where it is.
+class Request {
+ public:
+  Request(std::span<const iovec> readable, std::span<const iovec> writable) : readable_(readable), writable_(writable) {
+    header_ = take<fuse_in_header>();
+  }
+
+  const fuse_in_header& header() const { return header_; }
+
+  template <typename T>
+  T take() {
+    T value;
+    copy({reinterpret_cast<std::byte*>(&value), sizeof value});
+    return value;
+  }
+
+  // The next NUL-terminated string; `limit` excludes the NUL.
+  std::string take_string(size_t limit) {
+    std::string out;
+    for (char next = take<char>(); next != '\0'; next = take<char>()) {
+      if (out.size() >= limit) throw std::system_error(ENAMETOOLONG, std::generic_category());
+      out.push_back(next);
+    }
+    return out;
+  }
+
+  // One path component of the guest's: never a path, never "." or "..".
+  std::string take_name() {
+    std::string name = take_string(255);
+    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) throw malformed();
+    return name;
+  }
+
+  std::vector<std::byte> take_bytes(size_t length, size_t limit) {
+    if (length > limit) throw std::system_error(E2BIG, std::generic_category());
+    std::vector<std::byte> out(length);
+    copy(out);
+    return out;
+  }
+
+  // The next `length` bytes where they are, for writes straight from guest memory.
+  std::vector<iovec> pieces(size_t length) {
+    std::vector<iovec> out = window(readable_, position_, length);
+    size_t total = 0;
+    for (const iovec& piece : out) total += piece.iov_len;
+    if (total != length) throw malformed();
+    position_ += length;
+    return out;
+  }
+
+  // Where `length` bytes of reply body go, for reads straight into guest memory; shorter when the guest gave less room.
+  std::vector<iovec> reply_pieces(size_t length) const { return window(writable_, sizeof(fuse_out_header), length); }
+
+  // Fill the reply; return its size. The body is cut to the room there is only where the protocol allows (callers check).
+  size_t reply(std::span<const std::byte> body) {
+    if (body.size() > room()) throw std::system_error(ERANGE, std::generic_category());
+    write_at(sizeof(fuse_out_header), body);
+    return finish(body.size());
+  }
+  template <typename T>
+  size_t reply(const T& body) {
+    return reply(std::span(reinterpret_cast<const std::byte*>(&body), sizeof body));
+  }
+  size_t reply_empty() { return finish(0); }
+  size_t reply_written(size_t length) { return finish(length); }
+  size_t reply_error(int error) { return finish(0, -error); }
+
+  size_t room() const {
+    size_t total = 0;
+    for (const iovec& piece : writable_) total += piece.iov_len;
+    return total < sizeof(fuse_out_header) ? 0 : total - sizeof(fuse_out_header);
+  }
+  bool has_reply() const { return !writable_.empty(); }
+
+ private:
+  static std::vector<iovec> window(std::span<const iovec> pieces, size_t skip, size_t limit) {
+    std::vector<iovec> out;
+    for (const iovec& piece : pieces) {
+      const size_t skipped = std::min(skip, piece.iov_len);
+      skip -= skipped;
+      const size_t length = std::min(piece.iov_len - skipped, limit);
+      if (length == 0) continue;
+      limit -= length;
+      out.push_back({static_cast<std::byte*>(piece.iov_base) + skipped, length});
+    }
+    return out;
+  }
+
+  void copy(std::span<std::byte> out) {
+    for (const iovec& piece : pieces(out.size())) {
+      std::memcpy(out.data(), piece.iov_base, piece.iov_len);
+      out = out.subspan(piece.iov_len);
+    }
+  }
+
+  void write_at(size_t offset, std::span<const std::byte> bytes) {
+    for (const iovec& piece : window(writable_, offset, bytes.size())) {
+      std::memcpy(piece.iov_base, bytes.data(), piece.iov_len);
+      bytes = bytes.subspan(piece.iov_len);
+    }
+  }
+
+  size_t finish(size_t body, int error = 0) {
+    if (!has_reply()) return 0;  // FORGET and the like have no answer
+    fuse_out_header out{};
+    out.len = static_cast<uint32_t>(sizeof out + body);
+    out.error = error;
+    out.unique = header_.unique;
+    write_at(0, {reinterpret_cast<const std::byte*>(&out), sizeof out});
+    return out.len;
+  }
+
+  std::span<const iovec> readable_;
+  std::span<const iovec> writable_;
+  size_t position_ = 0;
+  fuse_in_header header_{};
+};
+
+}  // namespace tskata::devices::fs

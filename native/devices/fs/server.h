@@ -1,0 +1,94 @@
+// The FUSE server: requests of the guest's kernel on the pod's shared tree.
+//
+// No path of the guest's is ever resolved: every operation is one component below a descriptor, opened with openat2
+// (RESOLVE_BENEATH, no symlinks). Files are re-opened through /proc/self/fd, and only regular files and folders: a FIFO, socket or
+// device of the tree is the guest kernel's own affair.
+//
+// Rights: the guest's kernel checks permissions (default_permissions); the server acts with all rights and gives what it creates the
+// caller's uid and gid by setfsuid/setfsgid, so that quota, set-gid folders and default ACLs work as on the host.
+//
+// Locks stay in the guest's kernel (no FUSE_POSIX_LOCKS): one VM is all the users a pod's tree has.
+#pragma once
+#include <atomic>
+#include <string>
+
+#include "devices/fs/inode_table.h"
+#include "devices/fs/request.h"
+
+namespace tskata::devices::fs {
+
+class Server {
+ public:
+  explicit Server(const std::string& root);
+
+  // Prepares the calling thread for serving: an umask of its own, and capabilities that survive setfsuid.
+  static void prepare_thread();
+
+  // Serves one request; returns how many bytes of the writable part were filled. Thread-safe. Never throws.
+  size_t serve(std::span<const iovec> readable, std::span<const iovec> writable);
+
+  // The guest is gone or starts anew.
+  void reset();
+
+ private:
+  using Operation = size_t (Server::*)(Request&);
+  static Operation operation(uint32_t opcode);
+
+  // session
+  size_t init(Request& request);
+  size_t destroy(Request& request);
+  size_t statfs(Request& request);
+  size_t syncfs(Request& request);
+  // nodes
+  size_t lookup(Request& request);
+  size_t forget(Request& request);
+  size_t batch_forget(Request& request);
+  size_t getattr(Request& request);
+  size_t setattr(Request& request);
+  size_t readlink(Request& request);
+  size_t symlink(Request& request);
+  size_t mknod(Request& request);
+  size_t mkdir(Request& request);
+  size_t unlink(Request& request);
+  size_t rmdir(Request& request);
+  size_t rename(Request& request);
+  size_t rename2(Request& request);
+  size_t link(Request& request);
+  // files
+  size_t open(Request& request);
+  size_t create(Request& request);
+  size_t tmpfile(Request& request);
+  size_t read(Request& request);
+  size_t write(Request& request);
+  size_t release(Request& request);
+  size_t fsync(Request& request);
+  size_t fallocate(Request& request);
+  size_t lseek(Request& request);
+  size_t copy_file_range(Request& request);
+  // folders
+  size_t opendir(Request& request);
+  size_t readdir(Request& request);
+  size_t readdirplus(Request& request);
+  // extended attributes
+  size_t setxattr(Request& request);
+  size_t getxattr(Request& request);
+  size_t listxattr(Request& request);
+  size_t removexattr(Request& request);
+
+  fuse_entry_out lookup_name(const Inode& parent, const std::string& name);
+  fuse_entry_out entry_for(os::Descriptor path, Policy policy);
+  fuse_attr attributes(const struct statx& from, uint64_t number) const;
+  fuse_attr_out attributes_reply(const Inode& inode, int fd);
+  size_t read_directory(Request& request, bool plus);
+  size_t rename_with(Request& request, uint64_t new_parent, unsigned flags);
+  os::Descriptor reopen(const Inode& inode, int flags) const;
+  std::string proc_path(const Inode& inode) const;
+  size_t reply_open(Request& request, os::Descriptor fd, InodeRef inode);
+  void remove_set_id_bits(int fd) const;
+
+  InodeTable inodes_;
+  HandleTable handles_;
+  std::atomic<bool> initialised_ = false;
+};
+
+}  // namespace tskata::devices::fs

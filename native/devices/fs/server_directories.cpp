@@ -1,0 +1,107 @@
+// Folders: entries are read from the host's own directory stream, whose offsets are the guest's.
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+
+#include <array>
+
+#include "devices/fs/server.h"
+
+namespace tskata::devices::fs {
+
+namespace {
+
+struct HostEntry {  // linux_dirent64
+  uint64_t number;
+  int64_t offset;
+  uint16_t length;
+  uint8_t type;
+  char name[];
+};
+
+// A reply grows entry by entry up to the room the guest gave.
+class EntryBuffer {
+ public:
+  explicit EntryBuffer(size_t limit) : limit_(limit) { bytes_.reserve(limit); }
+
+  bool has_room(size_t fixed, size_t name) const { return bytes_.size() + padded(fixed + name) <= limit_; }
+
+  void add(std::span<const std::byte> fixed, std::string_view name) {
+    bytes_.insert(bytes_.end(), fixed.begin(), fixed.end());
+    const auto text = std::as_bytes(std::span(name));
+    bytes_.insert(bytes_.end(), text.begin(), text.end());
+    bytes_.resize(padded(bytes_.size()));
+  }
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  static size_t padded(size_t size) { return (size + 7) & ~size_t{7}; }  // FUSE_DIRENT_ALIGN
+
+  size_t limit_;
+  std::vector<std::byte> bytes_;
+};
+
+}  // namespace
+
+size_t Server::opendir(Request& request) {
+  (void)request.take<fuse_open_in>();
+  InodeRef inode = inodes_.get(request.header().nodeid);
+  os::Descriptor fd = reopen(*inode, O_RDONLY | O_DIRECTORY);
+  return reply_open(request, std::move(fd), std::move(inode));
+}
+
+size_t Server::readdir(Request& request) { return read_directory(request, false); }
+size_t Server::readdirplus(Request& request) { return read_directory(request, true); }
+
+size_t Server::read_directory(Request& request, bool plus) {
+  const auto in = request.take<fuse_read_in>();
+  const HandleRef handle = handles_.get(in.fh);
+  const std::lock_guard lock(handle->directory);
+  const int fd = handle->fd.get();
+  EntryBuffer out(std::min<size_t>({in.size, request.room(), size_t{1} << 20}));
+  const size_t fixed = plus ? sizeof(fuse_direntplus) : sizeof(fuse_dirent);
+  const auto wanted = static_cast<int64_t>(in.offset);
+  if (handle->offset != wanted) {
+    if (::lseek(fd, wanted, SEEK_SET) < 0) throw std::system_error(errno, std::generic_category(), "lseek");
+    handle->offset = wanted;
+  }
+  alignas(HostEntry) std::array<char, 32768> host;
+  bool full = false;
+  while (!full) {
+    const long got = ::syscall(SYS_getdents64, fd, host.data(), host.size());
+    if (got < 0) throw std::system_error(errno, std::generic_category(), "getdents64");
+    if (got == 0) break;
+    for (long at = 0; at < got;) {
+      const auto* const entry = reinterpret_cast<const HostEntry*>(host.data() + at);
+      at += entry->length;
+      const std::string_view name(entry->name);
+      if (!out.has_room(fixed, name.size())) {
+        full = true;
+        break;
+      }
+      fuse_direntplus record{};
+      const bool dots = name == "." || name == "..";
+      if (plus && !dots) {
+        try {
+          record.entry_out = lookup_name(*handle->inode, std::string(name));
+        } catch (const std::system_error&) {
+          handle->offset = entry->offset;
+          continue;  // removed since it was listed
+        }
+      }
+      record.dirent.ino = record.entry_out.nodeid != 0 ? record.entry_out.attr.ino : entry->number;
+      record.dirent.off = static_cast<uint64_t>(entry->offset);
+      record.dirent.namelen = static_cast<uint32_t>(name.size());
+      record.dirent.type = entry->type;
+      const auto* const start = reinterpret_cast<const std::byte*>(&record) + (plus ? 0 : offsetof(fuse_direntplus, dirent));
+      out.add({start, fixed}, name);
+      handle->offset = entry->offset;
+    }
+  }
+  // The stream stands after the last block read, not after the last entry told.
+  if (::lseek(fd, handle->offset, SEEK_SET) < 0) throw std::system_error(errno, std::generic_category(), "lseek");
+  return request.reply(out.bytes());
+}
+
+}  // namespace tskata::devices::fs

@@ -1,0 +1,167 @@
+// Open files: data goes between the file and guest memory without a copy of ours.
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "devices/fs/caller.h"
+#include "devices/fs/server.h"
+
+namespace tskata::devices::fs {
+
+namespace {
+
+// Flags of the guest's open that mean something on the host. O_NOFOLLOW would stop at /proc's link; creation has its own calls.
+int host_flags(uint32_t flags) {
+  constexpr uint32_t kept = O_ACCMODE | O_APPEND | O_TRUNC | O_DIRECT | O_SYNC | O_DSYNC | O_NOATIME | O_LARGEFILE;
+  return static_cast<int>(flags & kept);
+}
+
+// fs/fcntl.h values of the guest are x86's; an arm64 guest on an arm64 host agrees with itself likewise.
+size_t moved(ssize_t result, const char* call) {
+  if (result < 0) throw std::system_error(errno, std::generic_category(), call);
+  return static_cast<size_t>(result);
+}
+
+}  // namespace
+
+size_t Server::reply_open(Request& request, os::Descriptor fd, InodeRef inode) {
+  fuse_open_out out{};
+  // A file of the container's own stays in the guest's cache from one open to the next; a volume's is read anew.
+  if (inode->policy == Policy::exclusive) out.open_flags |= inode->type == S_IFDIR ? FOPEN_CACHE_DIR : FOPEN_KEEP_CACHE;
+  auto handle = std::make_shared<Handle>();
+  handle->fd = std::move(fd);
+  handle->inode = std::move(inode);
+  out.fh = handles_.add(std::move(handle));
+  return request.reply(out);
+}
+
+size_t Server::open(Request& request) {
+  const auto in = request.take<fuse_open_in>();
+  InodeRef inode = inodes_.get(request.header().nodeid);
+  os::Descriptor fd = reopen(*inode, host_flags(in.flags));
+  if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) remove_set_id_bits(fd.get());
+  return reply_open(request, std::move(fd), std::move(inode));
+}
+
+size_t Server::create(Request& request) {
+  const auto in = request.take<fuse_create_in>();
+  const std::string name = request.take_name();
+  const InodeRef parent = inodes_.get(request.header().nodeid);
+  os::Descriptor fd;
+  {
+    const Caller caller(request.header(), in.umask);
+    // O_EXCL first: without it a FIFO of that name would be opened. An existing file is looked up and opened as any other.
+    const int flags = host_flags(in.flags) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    fd.reset(::openat(parent->path.get(), name.c_str(), flags, in.mode & 07777));
+    if (!fd && (errno != EEXIST || (in.flags & O_EXCL) != 0)) throw std::system_error(errno, std::generic_category(), "openat");
+  }
+  struct {
+    fuse_entry_out entry;
+    fuse_open_out open;
+  } out{};
+  out.entry = lookup_name(*parent, name);
+  try {
+    const InodeRef inode = inodes_.get(out.entry.nodeid);
+    if (!fd) fd = reopen(*inode, host_flags(in.flags));
+    if (inode->policy == Policy::exclusive) out.open.open_flags |= FOPEN_KEEP_CACHE;
+    auto handle = std::make_shared<Handle>();
+    handle->fd = std::move(fd);
+    handle->inode = inode;
+    out.open.fh = handles_.add(std::move(handle));
+  } catch (...) {
+    inodes_.forget(out.entry.nodeid, 1);  // the guest is told of no entry
+    throw;
+  }
+  return request.reply(out);
+}
+
+size_t Server::tmpfile(Request& request) {
+  const auto in = request.take<fuse_create_in>();
+  const InodeRef parent = inodes_.get(request.header().nodeid);
+  os::Descriptor fd;
+  {
+    const Caller caller(request.header(), in.umask);
+    const int flags = (host_flags(in.flags) & ~O_TRUNC) | O_TMPFILE | O_CLOEXEC | static_cast<int>(in.flags & O_EXCL);
+    fd.reset(os::checked(::openat(parent->path.get(), ".", flags, in.mode & 07777), "openat"));
+  }
+  struct {
+    fuse_entry_out entry;
+    fuse_open_out open;
+  } out{};
+  os::Descriptor path(os::checked(::open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), O_PATH | O_CLOEXEC), "open"));
+  out.entry = entry_for(std::move(path), parent->policy);
+  auto handle = std::make_shared<Handle>();
+  handle->fd = std::move(fd);
+  handle->inode = inodes_.get(out.entry.nodeid);
+  out.open.fh = handles_.add(std::move(handle));
+  return request.reply(out);
+}
+
+size_t Server::read(Request& request) {
+  const auto in = request.take<fuse_read_in>();
+  if (in.offset > INT64_MAX) throw malformed();
+  const HandleRef handle = handles_.get(in.fh);
+  const std::vector<iovec> pieces = request.reply_pieces(in.size);
+  const ssize_t got = ::preadv(handle->fd.get(), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset));
+  return request.reply_written(moved(got, "preadv"));
+}
+
+size_t Server::write(Request& request) {
+  const auto in = request.take<fuse_write_in>();
+  if (in.offset > INT64_MAX) throw malformed();
+  const HandleRef handle = handles_.get(in.fh);
+  const std::vector<iovec> pieces = request.pieces(in.size);
+  const ssize_t put = ::pwritev(handle->fd.get(), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset));
+  fuse_write_out out{};
+  out.size = static_cast<uint32_t>(moved(put, "pwritev"));
+  if ((in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) remove_set_id_bits(handle->fd.get());
+  return request.reply(out);
+}
+
+size_t Server::release(Request& request) {
+  handles_.remove(request.take<fuse_release_in>().fh);
+  return request.reply_empty();
+}
+
+size_t Server::fsync(Request& request) {
+  const auto in = request.take<fuse_fsync_in>();
+  const HandleRef handle = handles_.get(in.fh);
+  const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
+  os::checked(data_only ? ::fdatasync(handle->fd.get()) : ::fsync(handle->fd.get()), "fsync");
+  return request.reply_empty();
+}
+
+size_t Server::fallocate(Request& request) {
+  const auto in = request.take<fuse_fallocate_in>();
+  if (in.offset > INT64_MAX || in.length > INT64_MAX) throw malformed();
+  const HandleRef handle = handles_.get(in.fh);
+  os::checked(::fallocate(handle->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)),
+              "fallocate");
+  return request.reply_empty();
+}
+
+size_t Server::lseek(Request& request) {
+  const auto in = request.take<fuse_lseek_in>();
+  if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) throw malformed();
+  const HandleRef handle = handles_.get(in.fh);
+  const off_t at = ::lseek(handle->fd.get(), static_cast<off_t>(in.offset), static_cast<int>(in.whence));
+  if (at < 0) throw std::system_error(errno, std::generic_category(), "lseek");
+  return request.reply(fuse_lseek_out{static_cast<uint64_t>(at)});
+}
+
+size_t Server::copy_file_range(Request& request) {
+  const auto in = request.take<fuse_copy_file_range_in>();
+  const HandleRef from = handles_.get(in.fh_in);
+  const HandleRef to = handles_.get(in.fh_out);
+  if (in.off_in > INT64_MAX || in.off_out > INT64_MAX) throw malformed();
+  off_t source = static_cast<off_t>(in.off_in);
+  off_t target = static_cast<off_t>(in.off_out);
+  fuse_write_out out{};
+  // The reply's count has 32 bits; the guest asks again for what is left.
+  const size_t length = std::min<uint64_t>(in.len, 1u << 30);
+  const ssize_t copied = ::copy_file_range(from->fd.get(), &source, to->fd.get(), &target, length, 0);
+  out.size = static_cast<uint32_t>(moved(copied, "copy_file_range"));
+  return request.reply(out);
+}
+
+}  // namespace tskata::devices::fs

@@ -1,0 +1,236 @@
+// Names and attributes: lookup, creation, removal, renaming, links.
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include <array>
+
+#include "devices/fs/caller.h"
+#include "devices/fs/server.h"
+
+namespace tskata::devices::fs {
+
+namespace {
+
+constexpr size_t max_symlink = 4095;
+constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID;
+
+os::Descriptor open_component(int folder, const std::string& name) {
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  return os::Descriptor(os::checked(static_cast<int>(::syscall(SYS_openat2, folder, name.c_str(), &how, sizeof how)), "openat2"));
+}
+
+struct statx stat_of(int fd) {
+  struct statx out{};
+  os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, statx_mask, &out), "statx");
+  return out;
+}
+
+Policy policy_below(Policy parent, const std::string& name) {
+  switch (parent) {
+    case Policy::root: return Policy::container;
+    case Policy::container: return name == "rootfs" ? Policy::exclusive : Policy::mounts;
+    case Policy::mounts: return Policy::shared;
+    default: return parent;
+  }
+}
+
+// Seconds the guest may keep a name and its attributes. Only the container's own tree is worth keeping: a volume changes under us,
+// and its atomic symlink swaps must be seen at once. Not for ever, since `docker cp` writes into a running container's tree too.
+uint64_t valid_seconds(Policy policy) { return policy == Policy::exclusive ? 5 : 0; }
+
+uint32_t guest_device(uint32_t major, uint32_t minor) {
+  // The kernel's new_encode_dev: what fuse_attr.rdev holds.
+  return (minor & 0xff) | (major << 8) | ((minor & ~0xffu) << 12);
+}
+
+dev_t host_device(uint32_t guest) { return makedev((guest >> 8) & 0xfff, (guest & 0xff) | ((guest >> 12) & 0xfff00)); }
+
+}  // namespace
+
+fuse_attr Server::attributes(const struct statx& from, uint64_t number) const {
+  fuse_attr out{};
+  out.ino = number;
+  out.size = from.stx_size;
+  out.blocks = from.stx_blocks;
+  out.atime = static_cast<uint64_t>(from.stx_atime.tv_sec);
+  out.mtime = static_cast<uint64_t>(from.stx_mtime.tv_sec);
+  out.ctime = static_cast<uint64_t>(from.stx_ctime.tv_sec);
+  out.atimensec = from.stx_atime.tv_nsec;
+  out.mtimensec = from.stx_mtime.tv_nsec;
+  out.ctimensec = from.stx_ctime.tv_nsec;
+  out.mode = from.stx_mode;
+  out.nlink = from.stx_nlink;
+  out.uid = from.stx_uid;
+  out.gid = from.stx_gid;
+  out.rdev = guest_device(from.stx_rdev_major, from.stx_rdev_minor);
+  out.blksize = from.stx_blksize;
+  return out;
+}
+
+fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy) {
+  const struct statx from = stat_of(path.get());
+  const InodeRef inode = inodes_.remember(std::move(path), from, policy);
+  fuse_entry_out out{};
+  out.nodeid = inode->id;
+  out.entry_valid = valid_seconds(inode->policy);
+  out.attr_valid = out.entry_valid;
+  out.attr = attributes(from, inode->number);
+  return out;
+}
+
+fuse_entry_out Server::lookup_name(const Inode& parent, const std::string& name) {
+  return entry_for(open_component(parent.path.get(), name), policy_below(parent.policy, name));
+}
+
+size_t Server::lookup(Request& request) {
+  const std::string name = request.take_name();
+  return request.reply(lookup_name(*inodes_.get(request.header().nodeid), name));
+}
+
+size_t Server::forget(Request& request) {
+  const auto in = request.take<fuse_forget_in>();
+  inodes_.forget(request.header().nodeid, in.nlookup);
+  return 0;
+}
+
+size_t Server::batch_forget(Request& request) {
+  const auto in = request.take<fuse_batch_forget_in>();
+  for (uint32_t i = 0; i < in.count; ++i) {  // ends at the request's last byte at the latest: take throws
+    const auto one = request.take<fuse_forget_one>();
+    inodes_.forget(one.nodeid, one.nlookup);
+  }
+  return 0;
+}
+
+fuse_attr_out Server::attributes_reply(const Inode& inode, int fd) {
+  fuse_attr_out out{};
+  out.attr_valid = valid_seconds(inode.policy);
+  out.attr = attributes(stat_of(fd), inode.number);
+  return out;
+}
+
+size_t Server::getattr(Request& request) {
+  const auto in = request.take<fuse_getattr_in>();
+  const InodeRef inode = inodes_.get(request.header().nodeid);
+  if ((in.getattr_flags & FUSE_GETATTR_FH) != 0) return request.reply(attributes_reply(*inode, handles_.get(in.fh)->fd.get()));
+  return request.reply(attributes_reply(*inode, inode->path.get()));
+}
+
+size_t Server::setattr(Request& request) {
+  const auto in = request.take<fuse_setattr_in>();
+  const InodeRef inode = inodes_.get(request.header().nodeid);
+  const int path = inode->path.get();
+  const HandleRef handle = (in.valid & FATTR_FH) != 0 ? handles_.get(in.fh) : nullptr;
+  // Owner before mode: a change of owner clears set-id bits that the mode may set anew.
+  if ((in.valid & (FATTR_UID | FATTR_GID)) != 0) {
+    const uid_t uid = (in.valid & FATTR_UID) != 0 ? in.uid : static_cast<uid_t>(-1);
+    const gid_t gid = (in.valid & FATTR_GID) != 0 ? in.gid : static_cast<gid_t>(-1);
+    os::checked(::fchownat(path, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW), "fchownat");
+  }
+  if ((in.valid & FATTR_MODE) != 0) {
+    if (inode->type == S_IFLNK) throw std::system_error(EOPNOTSUPP, std::generic_category());
+    os::checked(::chmod(proc_path(*inode).c_str(), in.mode & 07777), "chmod");
+  }
+  if ((in.valid & FATTR_SIZE) != 0) {
+    if (in.size > INT64_MAX) throw malformed();
+    const os::Descriptor opened = handle ? os::Descriptor() : reopen(*inode, O_WRONLY);
+    const int fd = handle ? handle->fd.get() : opened.get();
+    os::checked(::ftruncate(fd, static_cast<off_t>(in.size)), "ftruncate");
+    if ((in.valid & FATTR_KILL_SUIDGID) != 0) remove_set_id_bits(fd);
+  }
+  if ((in.valid & (FATTR_ATIME | FATTR_MTIME)) != 0) {
+    std::array<timespec, 2> times{{{0, UTIME_OMIT}, {0, UTIME_OMIT}}};
+    if ((in.valid & FATTR_ATIME_NOW) != 0) times[0].tv_nsec = UTIME_NOW;
+    else if ((in.valid & FATTR_ATIME) != 0) times[0] = {static_cast<time_t>(in.atime), static_cast<long>(in.atimensec)};
+    if ((in.valid & FATTR_MTIME_NOW) != 0) times[1].tv_nsec = UTIME_NOW;
+    else if ((in.valid & FATTR_MTIME) != 0) times[1] = {static_cast<time_t>(in.mtime), static_cast<long>(in.mtimensec)};
+    os::checked(::utimensat(path, "", times.data(), AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW), "utimensat");
+  }
+  return request.reply(attributes_reply(*inode, path));
+}
+
+size_t Server::readlink(Request& request) {
+  const InodeRef inode = inodes_.get(request.header().nodeid);
+  std::array<char, 4096> target;
+  const ssize_t length = ::readlinkat(inode->path.get(), "", target.data(), target.size());
+  os::checked(static_cast<int>(length), "readlinkat");
+  return request.reply(std::as_bytes(std::span(target.data(), static_cast<size_t>(length))));
+}
+
+size_t Server::symlink(Request& request) {
+  const std::string name = request.take_name();
+  const std::string target = request.take_string(max_symlink);
+  const InodeRef parent = inodes_.get(request.header().nodeid);
+  {
+    const Caller caller(request.header());
+    os::checked(::symlinkat(target.c_str(), parent->path.get(), name.c_str()), "symlinkat");
+  }
+  return request.reply(lookup_name(*parent, name));
+}
+
+size_t Server::mknod(Request& request) {
+  const auto in = request.take<fuse_mknod_in>();
+  const std::string name = request.take_name();
+  const InodeRef parent = inodes_.get(request.header().nodeid);
+  {
+    const Caller caller(request.header(), in.umask);
+    os::checked(::mknodat(parent->path.get(), name.c_str(), in.mode, host_device(in.rdev)), "mknodat");
+  }
+  return request.reply(lookup_name(*parent, name));
+}
+
+size_t Server::mkdir(Request& request) {
+  const auto in = request.take<fuse_mkdir_in>();
+  const std::string name = request.take_name();
+  const InodeRef parent = inodes_.get(request.header().nodeid);
+  {
+    const Caller caller(request.header(), in.umask);
+    os::checked(::mkdirat(parent->path.get(), name.c_str(), in.mode), "mkdirat");
+  }
+  return request.reply(lookup_name(*parent, name));
+}
+
+size_t Server::unlink(Request& request) {
+  const std::string name = request.take_name();
+  os::checked(::unlinkat(inodes_.get(request.header().nodeid)->path.get(), name.c_str(), 0), "unlinkat");
+  return request.reply_empty();
+}
+
+size_t Server::rmdir(Request& request) {
+  const std::string name = request.take_name();
+  os::checked(::unlinkat(inodes_.get(request.header().nodeid)->path.get(), name.c_str(), AT_REMOVEDIR), "unlinkat");
+  return request.reply_empty();
+}
+
+size_t Server::rename_with(Request& request, uint64_t new_parent, unsigned flags) {
+  const std::string from = request.take_name();
+  const std::string to = request.take_name();
+  const InodeRef source = inodes_.get(request.header().nodeid);
+  const InodeRef target = inodes_.get(new_parent);
+  os::checked(static_cast<int>(::syscall(SYS_renameat2, source->path.get(), from.c_str(), target->path.get(), to.c_str(), flags)),
+              "renameat2");
+  return request.reply_empty();
+}
+
+size_t Server::rename(Request& request) { return rename_with(request, request.take<fuse_rename_in>().newdir, 0); }
+
+size_t Server::rename2(Request& request) {
+  const auto in = request.take<fuse_rename2_in>();
+  return rename_with(request, in.newdir, in.flags);
+}
+
+size_t Server::link(Request& request) {
+  const auto in = request.take<fuse_link_in>();
+  const std::string name = request.take_name();
+  const InodeRef inode = inodes_.get(in.oldnodeid);
+  const InodeRef parent = inodes_.get(request.header().nodeid);
+  // By way of /proc: linkat with AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
+  os::checked(::linkat(AT_FDCWD, proc_path(*inode).c_str(), parent->path.get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
+  return request.reply(lookup_name(*parent, name));
+}
+
+}  // namespace tskata::devices::fs
