@@ -1,0 +1,24 @@
+// The mount API across mount namespaces: a tree is taken here and put into a pod's namespace.
+#pragma once
+#include <string>
+
+#include "linux/descriptor.h"
+
+namespace tskata::os {
+
+struct TreeAttributes {
+  bool readonly = false;
+  bool nodev = false;
+  bool nosuid = false;
+  bool recursive = false;
+};
+
+Descriptor open_tree(const std::string& path, bool recursive);
+void set_tree_attributes(int tree, const TreeAttributes& attributes);
+
+// Both run on a thread of their own that joins the mount namespace of `pid`. `target` is relative to `root` and resolved below it
+// with no symlink followed, parents made as needed.
+void place_tree(int tree, int pid, const std::string& root, const std::string& target, bool directory);
+void remove_tree(int pid, const std::string& root, const std::string& target);
+
+}  // namespace tskata::os
