@@ -1,0 +1,101 @@
+// tskata-proxy: stands on the host for a process in the guest. Its pid is in the pid file; signals sent to it go to the guest process;
+// it ends as that process ended, by exit code or by signal, so that whoever waits for it sees what runc's caller would.
+//
+//   tskata-proxy SOCKET [TTY]
+//
+// SOCKET is a seqpacket descriptor whose other end the sandbox process holds. With TTY the proxy makes that terminal its controlling
+// one, so that a change of its size arrives here.
+//
+//   proxy → sandbox   'S' signal:u8                      a signal for the guest process
+//                     'W' rows:u16le columns:u16le       the terminal's new size
+//   sandbox → proxy   'X' status:i32le                   the guest process's wait status
+//
+// The sandbox's end closing without 'X' means the pod died: the proxy dies by SIGKILL, as its guest process did.
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+[[noreturn]] void die_by(int signal_number) {
+  const rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);  // the guest process's core, if any, is not ours
+  signal(signal_number, SIG_DFL);
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, signal_number);
+  sigprocmask(SIG_UNBLOCK, &only, nullptr);
+  kill(getpid(), signal_number);
+  _exit(128 + signal_number);  // a signal whose default is not to die
+}
+
+[[noreturn]] void end_as(int status) {
+  if (WIFSIGNALED(status)) die_by(WTERMSIG(status));
+  _exit(WEXITSTATUS(status));
+}
+
+void forward_size(int socket, int tty) {
+  winsize size = {};
+  if (ioctl(tty, TIOCGWINSZ, &size) != 0) return;
+  const uint8_t message[5] = {'W', static_cast<uint8_t>(size.ws_row), static_cast<uint8_t>(size.ws_row >> 8),
+                              static_cast<uint8_t>(size.ws_col), static_cast<uint8_t>(size.ws_col >> 8)};
+  (void)!send(socket, message, sizeof message, MSG_NOSIGNAL);
+}
+
+void forward_signals(int socket, int signals, int tty) {
+  signalfd_siginfo info;
+  while (read(signals, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+    const int number = static_cast<int>(info.ssi_signo);
+    if (number == SIGWINCH && tty >= 0) {
+      forward_size(socket, tty);
+      continue;
+    }
+    if (number == SIGCHLD) continue;
+    const uint8_t message[2] = {'S', static_cast<uint8_t>(number)};
+    (void)!send(socket, message, sizeof message, MSG_NOSIGNAL);
+  }
+}
+
+void on_message(int socket) {
+  uint8_t message[16];
+  const ssize_t length = recv(socket, message, sizeof message, MSG_DONTWAIT);
+  if (length < 0) return;
+  if (length < 5 || message[0] != 'X') die_by(SIGKILL);
+  int32_t status;
+  memcpy(&status, message + 1, sizeof status);
+  end_as(status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2 || argc > 3) return 2;
+  const int socket = atoi(argv[1]);
+  const int tty = argc == 3 ? atoi(argv[2]) : -1;
+  prctl(PR_SET_NAME, "tskata-proxy");
+  if (tty >= 0) {
+    setsid();
+    ioctl(tty, TIOCSCTTY, 0);
+  }
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);
+  const int signals = signalfd(-1, &all, SFD_NONBLOCK | SFD_CLOEXEC);
+  if (signals < 0 || chdir("/") != 0) return 2;
+  if (tty >= 0) forward_size(socket, tty);
+  pollfd wait[2] = {{socket, POLLIN, 0}, {signals, POLLIN, 0}};
+  for (;;) {
+    if (poll(wait, 2, -1) < 0) continue;
+    if (wait[1].revents != 0) forward_signals(socket, signals, tty);
+    if (wait[0].revents != 0) on_message(socket);
+  }
+}
