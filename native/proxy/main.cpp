@@ -1,10 +1,10 @@
 // tskata-proxy: stands on the host for a process in the guest. Its pid is in the pid file; signals sent to it go to the guest process;
 // it ends as that process ended, by exit code or by signal, so that whoever waits for it sees what runc's caller would.
 //
-//   tskata-proxy SOCKET [TTY]
+//   tskata-proxy SOCKET
 //
-// SOCKET is a seqpacket descriptor whose other end the sandbox process holds. With TTY the proxy makes that terminal its controlling
-// one, so that a change of its size arrives here.
+// SOCKET is a seqpacket descriptor whose other end the sandbox process holds. When standard input is a terminal the proxy makes it its
+// controlling one, so that a change of its size arrives here.
 //
 //   proxy → sandbox   'S' signal:u8                      a signal for the guest process
 //                     'W' rows:u16le columns:u16le       the terminal's new size
@@ -78,9 +78,9 @@ void on_message(int socket) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3) return 2;
+  if (argc != 2) return 2;
   const int socket = atoi(argv[1]);
-  const int tty = argc == 3 ? atoi(argv[2]) : -1;
+  const int tty = isatty(STDIN_FILENO) == 1 ? STDIN_FILENO : -1;
   prctl(PR_SET_NAME, "tskata-proxy");
   if (tty >= 0) {
     setsid();

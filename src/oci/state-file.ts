@@ -19,6 +19,8 @@ const podSchema = z.object({
   folder: z.string(),
   sandboxPid: z.optional(z.int().check(z.positive())),
   sandboxStartTime: z.optional(z.int()),
+  /** Host cgroup folders made for the pod's first container, deepest first: they hold the sandbox and go with it. */
+  cgroups: z.array(z.string()),
 });
 
 const stateFileSchema = z.object({
@@ -39,9 +41,13 @@ const stateFileSchema = z.object({
   pod: podSchema,
   /** Host cgroup folders made for this container, deepest first. */
   cgroups: z.array(z.string()),
+  /** Its cgroup in every hierarchy, made or found: where exec'ed processes' proxies go. */
+  cgroupFolders: z.array(z.string()),
   /** What was placed below <pod>/shared, relative to it. */
   sharedTargets: z.array(z.string()),
   terminal: z.boolean(),
+  /** What a paused container goes back to. */
+  pausedFrom: z.optional(z.enum(["created", "running"])),
 });
 
 export type StateFile = z.infer<typeof stateFileSchema>;

@@ -1,0 +1,275 @@
+/**
+ * Creating a container, read top-down: what was asked is checked, then each step leaves behind how to undo it, and the
+ * first failure undoes them all, last first. Nothing the guest says is parsed here: the sandbox process does that.
+ */
+import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { errorChain, TskataError } from "../base/errors.ts";
+import { type ContainerPaths, containerPaths, type Installation, installation, podPaths } from "../base/paths.ts";
+import { processRef } from "../base/process.ts";
+import { OCI_VERSION } from "../base/version.ts";
+import { applyAnnotations } from "../config/annotations.ts";
+import { loadConfig } from "../config/config.ts";
+import { cgroupPath, createCgroup, removeCgroup } from "../host/cgroup.ts";
+import { lock } from "../host/lock.ts";
+import { placeTrees } from "../host/trees.ts";
+import { type Bundle, loadBundle } from "../oci/bundle.ts";
+import { guestSpec } from "../oci/guest-spec.ts";
+import { runHooks, runHooksLeniently } from "../oci/hooks.ts";
+import { podRole } from "../oci/pod.ts";
+import { hookState } from "../oci/state.ts";
+import { checkId, exitPath, type StateFile, writeState } from "../oci/state-file.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { SpanRecorder } from "../telemetry/spans.ts";
+import type { Interrupt } from "./interrupt.ts";
+import { type PodClient, connectPod, handOver } from "./pod-client.ts";
+import { preparePod, removePodFolder } from "./pod-folder.ts";
+import { findByProxy, findPodOwner, sandboxRef } from "./pods.ts";
+import { type Proxy, startProxy } from "./proxy.ts";
+import { type SandboxProcess, startSandbox } from "./sandbox-process.ts";
+import { planStdio, type StdioPlan } from "./stdio.ts";
+
+export interface CreateOptions {
+  readonly id: string;
+  readonly root: string;
+  readonly bundle: string;
+  readonly config: string | undefined;
+  readonly systemdCgroup: boolean;
+  readonly consoleSocket: string | undefined;
+  /** False when the caller stays and passes its own stdio (`run` without --detach). */
+  readonly detach: boolean;
+  readonly pidFile: string | undefined;
+  readonly noPivot: boolean;
+  readonly noNewKeyring: boolean;
+  readonly logger: Logger;
+  readonly interrupt: Interrupt;
+}
+
+export interface Created {
+  readonly state: StateFile;
+  readonly bundle: Bundle;
+  readonly proxy: Proxy;
+}
+
+/** What the steps hand to each other. */
+interface Work {
+  readonly options: CreateOptions;
+  readonly files: Installation;
+  readonly paths: ContainerPaths;
+  readonly bundle: Bundle;
+  readonly undo: AsyncDisposableStack;
+  readonly spans: SpanRecorder;
+  state: StateFile;
+}
+
+export async function createContainer(options: CreateOptions): Promise<Created> {
+  checkId(options.id);
+  const spans = new SpanRecorder("cli");
+  const endAll = spans.begin("create");
+  const bundle = await spans.measure("read bundle", () => loadBundle(options.bundle, (message) => options.logger.warning(message)));
+  await using undo = new AsyncDisposableStack();
+  const work = await begin(options, bundle, undo, spans);
+  const sandbox = await enterPod(work);
+  const guest = guestSpec(options.id, bundle, (pid) => findByProxy(options.root, work.state.pod.folder, pid));
+
+  const stdio = planStdio({ ...options, terminal: bundle.process.terminal ?? false, size: bundle.process.consoleSize });
+  using _stdio = { [Symbol.dispose]: () => stdio.close() };
+  const placed = work.spans.measure("place root filesystem and mounts", async () => {
+    await sandbox.jailed();
+    await placeTrees(guest.placements, sandbox.pid, podPaths(work.state.pod.folder).shared, undo);
+  });
+  const ready = work.spans.measure("wait for the virtual machine", () => sandbox.ready());
+  await options.interrupt.race(bothReady(ready, placed));
+  update(work, { sharedTargets: guest.placements.map((placement) => placement.target) });
+
+  const proxy = startContainerProxy(work, stdio);
+  using _socket = closing(proxy);
+  await options.interrupt.race(runCreateHooks(work));
+  using client = await connectPod(work.state.pod.folder);
+  await options.interrupt.race(work.spans.measure("create in the guest", () => createInGuest(work, client, stdio, proxy, guest)));
+
+  if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
+  update(work, { status: "created" });
+  endAll();
+  undo.move();
+  return { state: work.state, bundle, proxy };
+}
+
+// -- steps ----------------------------------------------------------------------------------------------------------------
+
+/** Takes the id, writes down what is made and by whom, makes the cgroup. */
+async function begin(options: CreateOptions, bundle: Bundle, undo: AsyncDisposableStack, spans: SpanRecorder): Promise<Work> {
+  const { id, root } = options;
+  const paths = containerPaths(root, id);
+  mkdirSync(root, { recursive: true, mode: 0o711 });
+  takeId(paths.folder);
+  undo.defer(() => removePodFolder(paths.folder));
+  const cgroup = createCgroup(cgroupPath(bundle.linux.cgroupsPath, id, options.systemdCgroup));
+  undo.defer(() => void removeCgroup(cgroup.made));
+  const creator = processRef(process.pid);
+  if (creator === undefined) throw new TskataError("internal", "/proc does not show this process: is it mounted?");
+  const state: StateFile = {
+    version: 1,
+    id,
+    ociVersion: OCI_VERSION,
+    bundle: bundle.folder,
+    rootfs: bundle.rootfs,
+    annotations: bundle.spec.annotations ?? {},
+    created: rfc3339Nano(new Date()),
+    owner: process.getuid?.() ?? 0,
+    status: "creating",
+    creator,
+    pod: { id, folder: paths.pod, cgroups: [] },
+    cgroups: [...cgroup.made],
+    cgroupFolders: [...cgroup.folders],
+    sharedTargets: [],
+    terminal: bundle.process.terminal ?? false,
+  };
+  writeState(root, state);
+  writeFileSync(join(paths.folder, "spec.json"), JSON.stringify(bundle.spec), { mode: 0o600 });
+  return { options, files: installation(), paths, bundle, undo, spans, state };
+}
+
+/** mkdir is the lock on an id: of two creates one gets it. */
+function takeId(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    throw new TskataError("exists", "container with given ID already exists");
+  }
+}
+
+/** The sandbox a container goes to: where its trees are placed and when it can take them. */
+interface PodSandbox {
+  readonly pid: number;
+  jailed(): Promise<void>;
+  ready(): Promise<void>;
+}
+
+/** Starts the pod's virtual machine, or joins the one its annotations name. */
+async function enterPod(work: Work): Promise<PodSandbox> {
+  const role = podRole(work.options.id, work.state.annotations);
+  return role.kind === "owner" ? await startPod(work) : await joinPod(work, role.podId);
+}
+
+async function startPod(work: Work): Promise<PodSandbox> {
+  const { options, bundle, state, files, undo, spans } = work;
+  const config = applyAnnotations(loadConfig(options.config), state.annotations);
+  const pod = podPaths(state.pod.folder);
+  preparePod(pod, { id: options.id, config, files, resources: bundle.linux.resources, annotations: state.annotations, hostname: bundle.spec.hostname });
+  spans.writeTo(pod.spans);
+  const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders));
+  undo.defer(async () => await endSandbox(sandbox, options.logger));
+  update(work, {
+    pod: { ...state.pod, sandboxPid: sandbox.ref.pid, sandboxStartTime: sandbox.ref.startTime, cgroups: state.cgroups },
+  });
+  return {
+    pid: sandbox.ref.pid,
+    jailed: async () => await sandbox.jailed(),
+    ready: async () => await sandbox.ready(config.sandbox.start_timeout_s * 1000),
+  };
+}
+
+async function endSandbox(sandbox: SandboxProcess, logger: Logger): Promise<void> {
+  try {
+    await sandbox.kill();
+  } catch (error) {
+    logger.warning(errorChain(error));
+  }
+}
+
+/** Under the pod's lock, so that the pod's last container is not deleted in the same moment. */
+async function joinPod(work: Work, podId: string): Promise<PodSandbox> {
+  const { root } = work.options;
+  const folder = findPodOwner(root, podId).pod.folder;
+  using _lock = await lock(join(folder, "lock"), `pod ${podId}`);
+  const owner = findPodOwner(root, podId);
+  const sandbox = sandboxRef(owner);
+  if (sandbox === undefined) throw new TskataError("unavailable", `the pod ${podId} is not ready`);
+  update(work, { pod: owner.pod });
+  return { pid: sandbox.pid, jailed: async () => {}, ready: async () => {} };
+}
+
+function startContainerProxy(work: Work, stdio: StdioPlan): Proxy {
+  const proxy = startProxy(work.files.proxy, work.state.cgroupFolders, stdio.slave);
+  work.undo.defer(() => proxy.kill());
+  update(work, { proxy: proxy.ref });
+  return proxy;
+}
+
+/** config.md "POSIX-platform Hooks": prestart, createRuntime, createContainer, in this order; poststop ones when it is undone. */
+async function runCreateHooks(work: Work): Promise<void> {
+  const { spec, folder } = work.bundle;
+  const { hooks } = spec;
+  if (hooks === undefined) return;
+  const warn = (message: string): void => work.options.logger.warning(message);
+  work.undo.defer(async () => await runHooksLeniently(hooks.poststop, hookState(work.state, "stopped"), folder, warn));
+  const state = hookState(work.state, "creating");
+  const all = [...(hooks.prestart ?? []), ...(hooks.createRuntime ?? []), ...(hooks.createContainer ?? [])];
+  if (all.length > 0) await work.spans.measure("hooks", () => runHooks(all, state, folder));
+}
+
+async function createInGuest(
+  work: Work,
+  client: PodClient,
+  stdio: StdioPlan,
+  proxy: Proxy,
+  guest: ReturnType<typeof guestSpec>,
+): Promise<void> {
+  const { id, noPivot, noNewKeyring } = work.options;
+  const handoff = handOver(work.state.pod.folder, stdio, proxy.socket);
+  await client.create({
+    containerId: id,
+    spec: Buffer.from(JSON.stringify(guest.spec)),
+    handoff,
+    sharedNamespaces: { ...guest.sharedNamespaces },
+    noPivot,
+    noNewKeyring,
+    exitFile: exitPath(work.state),
+  });
+  work.undo.defer(async () => await forget(work.state, id));
+}
+
+/** Takes the container out of a pod that stays. */
+async function forget(state: StateFile, id: string): Promise<void> {
+  using client = await connectPod(state.pod.folder);
+  await client.delete({ containerId: id, force: true });
+}
+
+// -- small things ---------------------------------------------------------------------------------------------------------
+
+function update(work: Work, change: Partial<StateFile>): void {
+  work.state = { ...work.state, ...change };
+  writeState(work.options.root, work.state);
+}
+
+/**
+ * The machine boots while trees are placed. A tree that can't be placed fails at once; a machine that can't boot only when
+ * the placing has ended, because undoing it meanwhile would leave what is placed last.
+ */
+async function bothReady(ready: Promise<void>, placed: Promise<void>): Promise<void> {
+  await Promise.all([placed, ready.catch(async (error: unknown) => await placed.catch(() => {}).then(() => Promise.reject(error)))]);
+}
+
+function closing(proxy: Proxy): Disposable {
+  return { [Symbol.dispose]: () => proxy.closeSocket() };
+}
+
+/** Renamed into place: a reader that sees the file sees the whole number. */
+export function writePidFile(file: string, pid: number, undo?: AsyncDisposableStack): void {
+  const draft = join(dirname(file), `.${process.pid}.pid`);
+  try {
+    writeFileSync(draft, String(pid), { mode: 0o644 });
+    renameSync(draft, file);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw new TskataError("unavailable", `write the pid file ${file}`, { cause: error });
+  }
+  undo?.defer(() => rmSync(file, { force: true }));
+}
+
+/** As Go prints a time in state.json; node's clock gives milliseconds. */
+function rfc3339Nano(when: Date): string {
+  return when.toISOString().replace(/\.(\d+)Z$/, (_, digits: string) => `.${digits.padEnd(9, "0")}Z`);
+}

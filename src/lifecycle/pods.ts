@@ -1,0 +1,73 @@
+/** Which containers belong to which pod, read from the state files below --root. */
+import { readdirSync, readFileSync } from "node:fs";
+import { TskataError } from "../base/errors.ts";
+import { isAlive, type ProcessRef } from "../base/process.ts";
+import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
+
+/** Names below --root that can be containers. */
+export function containerIds(root: string): string[] {
+  try {
+    return readdirSync(root, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name)
+      .sort();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** Every container whose state can be read; `onError` hears of the others. */
+export function readStates(root: string, onError: (id: string, error: unknown) => void = () => {}): StateFile[] {
+  return containerIds(root).flatMap((id) => {
+    try {
+      return [readState(root, id)];
+    } catch (error) {
+      if (!(error instanceof TskataError && error.code === "not-found")) onError(id, error);
+      return [];
+    }
+  });
+}
+
+/** The containers of the pod in `folder`. */
+export function podMembers(root: string, folder: string): StateFile[] {
+  return readStates(root).filter((state) => state.pod.folder === folder);
+}
+
+export function sandboxRef(state: StateFile): ProcessRef | undefined {
+  const { sandboxPid, sandboxStartTime } = state.pod;
+  return sandboxPid === undefined || sandboxStartTime === undefined ? undefined : { pid: sandboxPid, startTime: sandboxStartTime };
+}
+
+/**
+ * The container that a joining one names as its pod's: by id (CRI, CRI-O), or by the pod id that the sandbox container
+ * carries in its own annotations (podman).
+ */
+export function findPodOwner(root: string, podId: string): StateFile {
+  const states = readStates(root);
+  const owner =
+    states.find((state) => state.id === podId) ??
+    states.find((state) => state.pod.id === state.id && state.annotations["io.kubernetes.cri-o.SandboxID"] === podId);
+  if (owner === undefined) throw new TskataError("not-found", `the pod's sandbox container ${podId} does not exist`);
+  if (!isAlive(sandboxRef(owner))) throw new TskataError("unavailable", `the pod ${podId} has no running virtual machine`);
+  return owner;
+}
+
+/** The container of this pod whose init the host knows as `proxyPid`. */
+export function findByProxy(root: string, podFolder: string, proxyPid: number): string | undefined {
+  return podMembers(root, podFolder).find((state) => state.proxy?.pid === proxyPid && statusOf(state) !== "stopped")?.id;
+}
+
+const TAIL_BYTES = 1500;
+
+/** The last lines of a log, for an error that says what died; empty when there is none. */
+export function logTail(file: string, lines = 8): string {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
+  const tail = text.slice(-TAIL_BYTES).replace(/\r/g, "").replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "").trimEnd().split("\n");
+  return tail.slice(-lines).join("\n");
+}

@@ -1,0 +1,74 @@
+/**
+ * The proxy: a tiny native process that stands for a guest process on the host. Its pid is in the pid file, signals sent
+ * to it go to the guest process, and it ends as that one ends. It talks with the sandbox over a seqpacket socket pair.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { TskataError } from "../base/errors.ts";
+import { type ProcessRef, processRef, signalProcess } from "../base/process.ts";
+import { signalNumber } from "../base/signals.ts";
+import { joinCgroup } from "../host/cgroup.ts";
+import { native } from "../native.ts";
+
+export interface Proxy {
+  readonly ref: ProcessRef;
+  /** The sandbox's end of the socket pair; the caller hands it over and then closes it. */
+  readonly socket: number;
+  /** How the guest process ended, as a shell says it: its code, or 128 and the signal. */
+  readonly ended: Promise<{ code: number; signal: NodeJS.Signals | undefined }>;
+  /** Lets this process exit before the proxy. */
+  unref(): void;
+  kill(): void;
+  /** Closes `socket`; idempotent. */
+  closeSocket(): void;
+}
+
+/** Descriptor numbers in the proxy: the socket, and the pty's slave if there is one. */
+const SOCKET_FD = 3;
+const TERMINAL_FD = 0;
+
+export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined): Proxy {
+  const [ours, theirs] = native().socketpair("seqpacket");
+  let child: ChildProcess;
+  try {
+    child = spawn(program, [SOCKET_FD, ...(slave === undefined ? [] : [TERMINAL_FD])].map(String), {
+      cwd: "/",
+      env: {},
+      detached: true,
+      stdio: [slave ?? "ignore", "ignore", "ignore", theirs],
+    });
+  } catch (error) {
+    native().closeFd(ours);
+    throw error;
+  } finally {
+    native().closeFd(theirs);
+  }
+  const ended = endOf(child, program);
+  const ref = child.pid === undefined ? undefined : processRef(child.pid);
+  if (ref === undefined) {
+    native().closeFd(ours);
+    throw new TskataError("unavailable", `start ${program}`);
+  }
+  const kill = (): void => void signalProcess(ref, "SIGKILL");
+  try {
+    joinCgroup(cgroups, ref.pid);
+  } catch (error) {
+    kill();
+    native().closeFd(ours);
+    throw error;
+  }
+  let open = true;
+  const closeSocket = (): void => {
+    if (open) native().closeFd(ours);
+    open = false;
+  };
+  return { ref, socket: ours, ended, unref: () => child.unref(), kill, closeSocket };
+}
+
+function endOf(child: ChildProcess, program: string): Proxy["ended"] {
+  const ended = new Promise<Awaited<Proxy["ended"]>>((done, fail) => {
+    child.once("error", (error) => fail(new TskataError("unavailable", `start ${program}`, { cause: error })));
+    child.once("exit", (code, signal) => done({ code: code ?? 128 + (signal === null ? 0 : signalNumber(signal)), signal: signal ?? undefined }));
+  });
+  ended.catch(() => {}); // startProxy tells of it, or the waiting caller
+  return ended;
+}
