@@ -1,0 +1,82 @@
+/**
+ * Builds the guest kernel: Debian's linux-source package, tinyconfig, the fragments beside this file merged over it, and
+ * every symbol they ask for checked afterwards. Kept in the cache by the hash of all that goes in.
+ */
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { cacheFolder, distFolder, hashOf, repository, run, step } from "../scripts/lib/steps.ts";
+
+const SOURCE_PACKAGE = "linux-source-6.1";
+const SOURCE_ARCHIVE = `/usr/src/${SOURCE_PACKAGE}.tar.xz`;
+const FRAGMENTS = join(repository, "guest-kernel/fragments");
+const LOG = "guest-kernel";
+
+/** Puts dist/guest/vmlinux and vmlinux.config there, from the cache when they were built before. */
+export async function buildGuestKernel(): Promise<void> {
+  const cached = join(cacheFolder, `kernel-${kernelKey()}`);
+  if (!existsSync(cached)) await step("guest kernel", async () => await build(cached));
+  mkdirSync(join(distFolder, "guest"), { recursive: true });
+  for (const name of ["vmlinux", "vmlinux.config"]) {
+    const [from, to] = [join(cached, name), join(distFolder, "guest", name)];
+    if (existsSync(to) && statSync(to).size === statSync(from).size && statSync(to).mtimeMs >= statSync(from).mtimeMs) continue;
+    copyFileSync(from, `${to}.new`);
+    renameSync(`${to}.new`, to);
+  }
+}
+
+function kernelKey(): string {
+  const source = spawnSync("dpkg-query", ["-W", "-f", "${Version}", SOURCE_PACKAGE], { encoding: "utf8" }).stdout;
+  const compiler = spawnSync("gcc", ["-dumpfullversion"], { encoding: "utf8" }).stdout;
+  return hashOf("guest-kernel/fragments", "guest-kernel/build.ts", { text: `${source} ${compiler}` }).slice(0, 16);
+}
+
+async function build(target: string): Promise<string> {
+  const work = mkdtempSync(join(tmpdir(), "tskata-kernel-"));
+  const making = `${target}.${process.pid}`;
+  try {
+    await run(LOG, "tar", ["-xf", SOURCE_ARCHIVE, "-C", work]);
+    const tree = join(work, readdirSync(work)[0] ?? "");
+    await configure(tree);
+    // Same inputs, same kernel: nothing of this machine or minute goes in.
+    const env = { KBUILD_BUILD_TIMESTAMP: "1970-01-01", KBUILD_BUILD_USER: "tskata", KBUILD_BUILD_HOST: "tskata" };
+    await run(LOG, "make", [`-j${availableParallelism()}`, "vmlinux"], { cwd: tree, env });
+    mkdirSync(making, { recursive: true });
+    await run(LOG, "strip", ["-o", join(making, "vmlinux"), join(tree, "vmlinux")]);
+    copyFileSync(join(tree, ".config"), join(making, "vmlinux.config"));
+    renameSync(making, target);
+    return `${(statSync(join(target, "vmlinux")).size / 2 ** 20).toFixed(1)} MiB`;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+    rmSync(making, { recursive: true, force: true });
+  }
+}
+
+async function configure(tree: string): Promise<void> {
+  const fragments = readdirSync(FRAGMENTS).sort().map((name) => join(FRAGMENTS, name));
+  await run(LOG, "make", ["tinyconfig"], { cwd: tree });
+  await run(LOG, "sh", ["scripts/kconfig/merge_config.sh", "-m", ".config", ...fragments], { cwd: tree });
+  await run(LOG, "make", ["olddefconfig"], { cwd: tree });
+  const refused = fragments.flatMap((file) => refusedSymbols(readFileSync(file, "utf8"), readFileSync(join(tree, ".config"), "utf8")));
+  if (refused.length > 0) throw new Error(`the kernel's configuration does not grant:\n  ${refused.join("\n  ")}`);
+}
+
+/** Lines of a fragment that the final .config does not hold. A symbol that is not set may be written or left out. */
+export function refusedSymbols(fragment: string, config: string): string[] {
+  const granted = new Map(config.split("\n").flatMap(parseLine));
+  return fragment.split("\n").flatMap((line) => {
+    const [entry] = parseLine(line);
+    if (entry === undefined) return [];
+    const [symbol, value] = entry;
+    const got = granted.get(symbol) ?? "n";
+    return got === value ? [] : [`${symbol}: asked for ${value}, got ${got}`];
+  });
+}
+
+function parseLine(line: string): [string, string][] {
+  const set = /^(CONFIG_\w+)=(.*)$/.exec(line);
+  if (set?.[1] !== undefined) return [[set[1], set[2] ?? ""]];
+  const unset = /^# (CONFIG_\w+) is not set$/.exec(line);
+  return unset?.[1] === undefined ? [] : [[unset[1], "n"]];
+}
