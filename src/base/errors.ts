@@ -21,10 +21,14 @@ export class TskataError extends Error {
   }
 }
 
+/** Causes may go in a circle. */
+const MAX_DEPTH = 16;
+
 /** The messages of an error and its causes, outermost first, as one sentence: "start vm: open /dev/kvm: EACCES". */
 export function errorChain(error: unknown): string {
   const parts: string[] = [];
-  for (let current: unknown = error; current !== undefined && current !== null && parts.length < 16; ) {
+  let current = error;
+  for (let depth = 0; current !== undefined && current !== null && depth < MAX_DEPTH; depth++) {
     const message = current instanceof Error ? current.message : String(current);
     if (message !== "" && !parts.at(-1)?.includes(message)) parts.push(message);
     current = current instanceof Error ? current.cause : undefined;

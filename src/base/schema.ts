@@ -33,12 +33,17 @@ function sayExpected(issue: Issue, details: Details): string {
     case "invalid_value":
       return `expected ${sayList(details["values"])}`;
     case "too_small":
-      return details["origin"] === "number" || details["origin"] === "int" ? `expected at least ${details["minimum"]}` : issue.message;
+      return isNumberBound(details) ? `expected at least ${details["minimum"]}` : issue.message;
     case "too_big":
       return `expected at most ${details["maximum"]}`;
     default:
       return issue.message === "Invalid input" ? "not valid" : issue.message;
   }
+}
+
+/** Lengths and bounds that are not allowed themselves have a message of their own. */
+function isNumberBound({ origin, inclusive }: Details): boolean {
+  return (origin === "number" || origin === "int") && inclusive !== false;
 }
 
 /** `linux.namespaces[2].type`; the whole document is `(document)`. */
@@ -55,6 +60,7 @@ export function sayPath(path: readonly PropertyKey[]): string {
 function sayValue(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (typeof value === "object") return value === null ? "null" : "an object";
+  if (typeof value === "number") return String(value); // TOML has nan and inf
   const json = JSON.stringify(value);
   return json.length > 80 ? `${json.slice(0, 77)}…` : json;
 }

@@ -4,10 +4,12 @@ import { TskataError } from "./errors.ts";
 
 const RTMIN = 34;
 const RTMAX = 64;
+/** Anything larger would be cut to another number on its way to kill(2). */
+const INT_MAX = 0x7fff_ffff;
 
 /** "9", "KILL", "SIGKILL", "sigkill", "RTMIN+3". An unknown name is runc's error; an odd number is left to the kernel. */
 export function parseSignal(text: string): number {
-  if (/^\d+$/.test(text)) return Number(text);
+  if (/^\d+$/.test(text) && Number(text) <= INT_MAX) return Number(text);
   const name = text.toUpperCase().replace(/^SIG/, "");
   const number = (constants.signals as Record<string, number>)[`SIG${name}`] ?? realTime(name);
   if (number === undefined) throw new TskataError("invalid", `unknown signal "${text}"`);
