@@ -55,13 +55,33 @@ export function parseJson(text: string, from: string): unknown {
   }
 }
 
-/** V8 tells the offset ("at position 31"), or nothing when the text just ends. */
+/** V8 tells the offset of most errors ("at position 31"), but not of an unexpected token, and none when the text just ends. */
 function sayPlace(message: string, text: string): string {
   const position = /at position (\d+)/.exec(message)?.[1];
-  const offset = position === undefined ? text.length : Number(position);
+  const offset = position === undefined ? unexpectedToken(text) : Number(position);
   const before = text.slice(0, offset).split("\n");
-  const what = message.replace(/ in JSON.*$/s, "").replace(/, ".*$/s, "").replace(/,? ?\.{3}.*$/s, "");
+  const what = message.replace(/( in JSON)? at position.*$/s, "").replace(/, ".*$/s, "").replace(/,? ?\.{3}.*$/s, "");
   return `line ${before.length}, column ${(before.at(-1) ?? "").length + 1}: ${what}`;
+}
+
+/** Offset of the first character that no JSON has there: the longest prefix that may still become JSON. */
+function unexpectedToken(text: string): number {
+  let [good, bad] = [0, text.length + 1];
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    if (hasUnexpectedToken(text.slice(0, middle))) bad = middle;
+    else good = middle;
+  }
+  return good;
+}
+
+function hasUnexpectedToken(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return false;
+  } catch (error) {
+    return (error as Error).message.startsWith("Unexpected token");
+  }
 }
 
 function readOrUndefined(file: string): string | undefined {
@@ -124,7 +144,8 @@ function refuseUnsupported(spec: Spec, linux: Linux): void {
     throw new TskataError("unsupported", `${what} is not supported`);
   };
   if (linux.seccomp?.listenerPath !== undefined) refuse("linux.seccomp.listenerPath (seccomp user notification)");
-  for (const rule of linux.seccomp?.syscalls ?? []) if (rule.action === "SCMP_ACT_NOTIFY") refuse("the seccomp action SCMP_ACT_NOTIFY");
+  const actions = [linux.seccomp?.defaultAction, ...(linux.seccomp?.syscalls ?? []).map((rule) => rule.action)];
+  if (actions.includes("SCMP_ACT_NOTIFY")) refuse("the seccomp action SCMP_ACT_NOTIFY");
   if (linux.intelRdt !== undefined) refuse("linux.intelRdt");
   for (const [index, mount] of (spec.mounts ?? []).entries()) {
     if (mount.uidMappings !== undefined || mount.gidMappings !== undefined) refuse(`mounts[${index}].uidMappings (id-mapped mount)`);

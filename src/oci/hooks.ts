@@ -55,6 +55,7 @@ async function ended(child: ChildProcess, hook: Hook): Promise<string | undefine
     return await new Promise<string | undefined>((done, fail) => {
       child.once("error", (error: NodeJS.ErrnoException) => fail(new Error(`fork/exec ${hook.path}: ${sayErrno(error)}`)));
       child.once("exit", (code, signal) => {
+        clearTimeout(timer);
         const outcome = code === 0 ? undefined : code === null ? `signal: ${signal}` : `exit status ${code}`;
         const drained = setTimeout(() => done(outcome), DRAIN_MS);
         child.once("close", () => {

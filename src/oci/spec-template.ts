@@ -54,7 +54,7 @@ export function specTemplate(options: TemplateOptions): Spec {
     },
     root: { path: "rootfs", readonly: true },
     hostname: "tskata",
-    mounts: structuredClone(MOUNTS) as Mount[],
+    mounts: MOUNTS.map((mount) => (options.rootless ? withoutOwner(mount) : structuredClone(mount))),
     linux: {
       resources: { devices: [{ allow: false, access: "rwm" }] },
       namespaces,
@@ -63,6 +63,11 @@ export function specTemplate(options: TemplateOptions): Spec {
       ...(options.rootless ? userMappings(options) : {}),
     },
   };
+}
+
+/** Only the root user is mapped: devpts can't give its terminals to another group. */
+function withoutOwner({ options, ...mount }: Mount): Mount {
+  return options === undefined ? mount : { ...mount, options: options.filter((option) => !/^[ug]id=/.test(option)) };
 }
 
 function userMappings({ uid, gid }: TemplateOptions): Pick<NonNullable<Spec["linux"]>, "uidMappings" | "gidMappings"> {
