@@ -30,7 +30,7 @@ export function applyAnnotations(config: Config, annotations: Readonly<Record<st
 function applyOne(changed: Record<string, Section>, key: string, value: string, allowed: readonly string[]): void {
   const option = key.slice(PREFIX.length);
   const [section = "", name = "", ...rest] = option.split(".");
-  const known = rest.length === 0 && Object.hasOwn(changed, section) && name !== "";
+  const known = rest.length === 0 && Object.hasOwn(changed, section) && /^[a-z]/.test(name); // not "__proto__", which no schema would see
   if (!known || CLOSED.has(option)) throw new TskataError("invalid", `annotation ${key}: there is no such option`);
   if (!allowed.some((pattern) => new RegExp(`^(?:${pattern})$`).test(option))) {
     throw new TskataError("invalid", `annotation ${key} is not allowed: the configuration's annotations.allowed has no pattern for "${option}"`);

@@ -26,7 +26,7 @@ const hypervisorSchema = z.strictObject({
 const guestSchema = z.strictObject({
   kernel: z.optional(path),
   image: z.optional(path),
-  kernel_parameters: z._default(z.array(z.string().check(z.regex(/^[\x21-\x7e]+$/, "expected one word"))), []),
+  kernel_parameters: z._default(z.array(z.string().check(z.regex(/^[\x21-\x7e]+$/, "expected one word"))), () => []),
   log_level: z._default(logLevel, "info"),
   default_vcpus: z._default(positive, 1),
   base_vcpus: z._default(notNegative, 0),
@@ -44,14 +44,14 @@ const sandboxSchema = z.strictObject({
 });
 
 const annotationsSchema = z.strictObject({
-  allowed: z._default(z.array(z.string().check(z.refine(isPattern, "expected a regular expression"))), []),
+  allowed: z._default(z.array(z.string().check(z.refine(isPattern, "expected a regular expression"))), () => []),
 });
 
 const configSchema = z.strictObject({
-  hypervisor: z._default(hypervisorSchema, hypervisorSchema.parse({})),
-  guest: z._default(guestSchema, guestSchema.parse({})),
-  sandbox: z._default(sandboxSchema, sandboxSchema.parse({})),
-  annotations: z._default(annotationsSchema, annotationsSchema.parse({})),
+  hypervisor: z._default(hypervisorSchema, () => hypervisorSchema.parse({})),
+  guest: z._default(guestSchema, () => guestSchema.parse({})),
+  sandbox: z._default(sandboxSchema, () => sandboxSchema.parse({})),
+  annotations: z._default(annotationsSchema, () => annotationsSchema.parse({})),
 });
 
 export type Config = z.infer<typeof configSchema>;
