@@ -5,6 +5,7 @@
  * `Error` with `code` (errno name, "EPERM") and `syscall` on failure, and never throws across a callback.
  */
 import { createRequire } from "node:module";
+import { join } from "node:path";
 
 /** Moves bytes from one descriptor to another on a native thread; owns both descriptors and closes them at its end. */
 export interface Relay {
@@ -126,6 +127,8 @@ export interface Native {
   setLinkUp(name: string): void;
   kill(pid: number, signal: number): void;
   setSubreaper(): void;
+  /** Loads a BPF device program (bpf(2) instructions) and makes it the only one of a cgroup v2 folder. */
+  setDeviceFilter(cgroup: string, program: Uint8Array): void;
 
   // -- relay ---------------------------------------------------------------------------------------------------------
   /** Starts moving bytes from `source` to `destination`, taking both descriptors over. */
@@ -161,11 +164,12 @@ let loaded: Native | undefined;
 
 /** The addon, loaded on first use: commands that need no system call never pay for it. */
 export function native(): Native {
-  loaded ??= createRequire(import.meta.url)(addonPath()) as Native;
+  loaded ??= createRequire(import.meta.filename)(addonPath()) as Native;
   return loaded;
 }
 
-/** dist/lib/tskata.node beside the bundles; TSKATA_ADDON names another for tests. */
+/** Beside the bundle it is loaded from, or the repository's for sources run as they are; TSKATA_ADDON names another. */
 function addonPath(): string {
-  return process.env["TSKATA_ADDON"] ?? new URL("../dist/lib/tskata.node", import.meta.url).pathname;
+  const bundled = import.meta.filename.endsWith(".cjs");
+  return process.env["TSKATA_ADDON"] ?? join(import.meta.dirname, bundled ? "tskata.node" : "../dist/lib/tskata.node");
 }

@@ -1,10 +1,12 @@
 // vhost-user back-end: messages, memory table, rings.
 #include "transport/vhost_user.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <cstring>
@@ -99,11 +101,28 @@ struct RegionMessage {
   uint64_t offset;
 };
 
+// What a ring is kicked or called through. Anything but an eventfd is refused, since epoll, read and write would do there what no
+// device expects (block, fail, act); non-blocking, so that a front-end which drains or fills it stops no thread of ours.
+Descriptor ring_event(Descriptor fd) {
+  std::array<char, 64> target{};
+  const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), target.data(), target.size());
+  checked(static_cast<int>(length), "readlink");
+  if (std::string_view(target.data(), static_cast<size_t>(length)) != "anon_inode:[eventfd]") {
+    throw std::runtime_error("ring descriptor is not an eventfd");
+  }
+  checked(::fcntl(fd.get(), F_SETFL, O_RDWR | O_NONBLOCK), "fcntl");
+  return fd;
+}
+
 class Mapping {
  public:
   Mapping(int fd, const RegionMessage& region) : region_(region) {
     if (region.size == 0 || region.offset + region.size < region.size) throw std::runtime_error("memory region of a broken size");
     length_ = region.offset + region.size;
+    // Beyond the file's end every access would be SIGBUS.
+    struct stat file{};
+    checked(::fstat(fd, &file), "fstat guest memory");
+    if (length_ > static_cast<uint64_t>(file.st_size)) throw std::runtime_error("memory region beyond the end of its file");
     void* const address = ::mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (address == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "mmap guest memory");
     base_ = static_cast<std::byte*>(address);
@@ -239,6 +258,8 @@ bool Session::read_all(std::span<std::byte> out, int stop_fd, std::vector<Descri
         if (fds != nullptr) fds->push_back(std::move(owned));
       }
     }
+    // A message may arrive in many parts, each with descriptors.
+    if (fds != nullptr && fds->size() > max_fds) throw std::runtime_error("too many descriptors in a message");
     if ((header.msg_flags & MSG_CTRUNC) != 0) throw std::runtime_error("too many descriptors in a message");
     out = out.subspan(static_cast<size_t>(got));
   }
@@ -260,7 +281,9 @@ void Session::send(const Message& message, std::span<const std::byte> payload) {
   msghdr out{};
   out.msg_iov = pieces.data();
   out.msg_iovlen = pieces.size();
-  checked(static_cast<int>(::sendmsg(socket_.get(), &out, MSG_NOSIGNAL)), "sendmsg");
+  // Never waits: a front-end that asks and does not read would hold this thread, and with it whoever closes the server.
+  const int sent = checked(static_cast<int>(::sendmsg(socket_.get(), &out, MSG_NOSIGNAL | MSG_DONTWAIT)), "sendmsg");
+  if (static_cast<size_t>(sent) != sizeof header + payload.size()) throw std::runtime_error("the front-end does not read its replies");
   replied_ = true;
 }
 
@@ -274,7 +297,7 @@ Descriptor Session::take_ring_fd(Message& message, Ring*& out) {
   out = &ring(value & 0xff);
   if ((value & 0x100) != 0) return {};  // VHOST_USER_VRING_NOFD_MASK: the front-end polls
   if (message.fds.size() != 1) throw std::runtime_error("ring message without its descriptor");
-  return std::move(message.fds.front());
+  return ring_event(std::move(message.fds.front()));
 }
 
 void Session::set_memory(Message& message) {

@@ -1,6 +1,7 @@
 // The device's side of a split virtqueue.
 #include "virtio/queue.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -21,6 +22,8 @@ std::span<std::byte> ring(const GuestMemory& memory, uint64_t address, uint64_t 
   if (address % alignment != 0) throw QueueFault(std::string(name) + " is not aligned");
   const auto found = memory.slice(address, bytes);
   if (!found) throw QueueFault(std::string(name) + " is not in guest memory");
+  // A transport may map a region anywhere; the atomic accesses below need the alignment in this process.
+  if (reinterpret_cast<uintptr_t>(found->data()) % alignment != 0) throw QueueFault(std::string(name) + " is in misaligned memory");
   return *found;
 }
 
@@ -56,7 +59,7 @@ Queue::Descriptor Queue::read_descriptor(std::span<const std::byte> table, uint1
 void Queue::add_piece(Chain& chain, const Descriptor& descriptor) const {
   const auto bytes = memory_->slice(descriptor.address, descriptor.length);
   if (!bytes) throw QueueFault("descriptor outside guest memory");
-  if (chain.readable.size() + chain.writable.size() >= size_t{size_} + 1024) throw QueueFault("descriptor chain too long");
+  if (chain.readable.size() + chain.writable.size() >= max_pieces()) throw QueueFault("descriptor chain too long");
   if ((descriptor.flags & desc_write) != 0) {
     if (!bytes->empty()) chain.writable.push_back({bytes->data(), bytes->size()});
     chain.writable_bytes += bytes->size();
@@ -76,7 +79,8 @@ void Queue::walk_indirect(Chain& chain, const Descriptor& indirect) const {
   if (!table) throw QueueFault("indirect table outside guest memory");
   const size_t count = indirect.length / descriptor_bytes;
   uint32_t index = 0;
-  for (size_t steps = 0; steps < count; ++steps) {
+  // Bounded by more than the table: descriptors of no bytes add no pieces, and a table may be as large as guest memory.
+  for (size_t steps = 0; steps < std::min(count, max_pieces()); ++steps) {
     if (index >= count || index > UINT16_MAX) throw QueueFault("indirect descriptor index out of range");
     const Descriptor descriptor = read_descriptor(*table, static_cast<uint16_t>(index));
     if ((descriptor.flags & desc_indirect) != 0) throw QueueFault("indirect descriptor inside an indirect table");
@@ -84,7 +88,7 @@ void Queue::walk_indirect(Chain& chain, const Descriptor& indirect) const {
     if ((descriptor.flags & desc_next) == 0) return;
     index = descriptor.next;
   }
-  throw QueueFault("indirect table loops");
+  throw QueueFault("indirect table loops or is too long");
 }
 
 void Queue::walk(Chain& chain, uint16_t head) const {

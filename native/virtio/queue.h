@@ -78,6 +78,8 @@ class Queue {
     uint32_t length;
   };
 
+  // §2.7.5.3.1 says the queue's size; Linux drivers use indirect tables beyond it.
+  size_t max_pieces() const { return size_t{size_} + 1024; }
   Descriptor read_descriptor(std::span<const std::byte> table, uint16_t index) const;
   void add_piece(Chain& chain, const Descriptor& descriptor) const;
   void walk(Chain& chain, uint16_t head) const;

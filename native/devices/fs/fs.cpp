@@ -40,6 +40,7 @@ void FsDevice::start_queue(size_t index, virtio::ActiveQueue queue) {
 
 void FsDevice::stop_queue(size_t index) {
   if (!workers_[index]) return;
+  workers_[index]->stopping = true;  // for a worker that never comes to wait, since the guest keeps the queue full
   const uint64_t one = 1;
   (void)!::write(workers_[index]->stop.get(), &one, sizeof one);
   for (std::thread& thread : workers_[index]->threads) thread.join();
@@ -51,7 +52,7 @@ void FsDevice::reset() { server_.reset(); }
 // Takes the next request, waiting for one; false when the queue is stopping or broken. The caller holds the turn.
 bool FsDevice::wait_for_request(Workers& workers, virtio::Chain& chain) {
   virtio::Queue& queue = *workers.queue.queue;
-  while (!workers.broken) {
+  while (!workers.broken && !workers.stopping) {
     if (queue.pop(chain)) return true;
     if (queue.enable_notifications()) continue;
     std::array<pollfd, 2> wait{{{workers.queue.kick, POLLIN, 0}, {workers.stop.get(), POLLIN, 0}}};

@@ -1,6 +1,7 @@
 // virtio-fs (virtio 1.2 §5.11): the FUSE server on virtqueues.
 #pragma once
 #include <array>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -41,6 +42,7 @@ class FsDevice final : public virtio::Device {
     std::mutex turn;
     std::vector<std::thread> threads;
     bool broken = false;
+    std::atomic<bool> stopping = false;
   };
 
   void work(Workers& workers);

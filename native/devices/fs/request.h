@@ -83,13 +83,18 @@ class Request {
   size_t reply_error(int error) { return finish(0, -error); }
 
   size_t room() const {
-    size_t total = 0;
-    for (const iovec& piece : writable_) total += piece.iov_len;
+    const size_t total = writable_bytes();
     return total < sizeof(fuse_out_header) ? 0 : total - sizeof(fuse_out_header);
   }
   bool has_reply() const { return !writable_.empty(); }
 
  private:
+  size_t writable_bytes() const {
+    size_t total = 0;
+    for (const iovec& piece : writable_) total += piece.iov_len;
+    return total;
+  }
+
   static std::vector<iovec> window(std::span<const iovec> pieces, size_t skip, size_t limit) {
     std::vector<iovec> out;
     for (const iovec& piece : pieces) {
@@ -124,7 +129,7 @@ class Request {
     out.error = error;
     out.unique = header_.unique;
     write_at(0, {reinterpret_cast<const std::byte*>(&out), sizeof out});
-    return out.len;
+    return body == 0 ? std::min(sizeof out, writable_bytes()) : out.len;  // bodies have been held against the room already
   }
 
   std::span<const iovec> readable_;

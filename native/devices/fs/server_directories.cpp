@@ -85,9 +85,12 @@ size_t Server::read_directory(Request& request, bool plus) {
       if (plus && !dots) {
         try {
           record.entry_out = lookup_name(*handle->inode, std::string(name));
-        } catch (const std::system_error&) {
-          handle->offset = entry->offset;
-          continue;  // removed since it was listed
+        } catch (const std::system_error& error) {
+          if (error.code().value() == ENOENT) {  // removed since it was listed
+            handle->offset = entry->offset;
+            continue;
+          }
+          // Out of descriptors or the like: an entry without a node id is told all the same, and looked up by name when it is needed.
         }
       }
       record.dirent.ino = record.entry_out.nodeid != 0 ? record.entry_out.attr.ino : entry->number;

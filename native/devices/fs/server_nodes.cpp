@@ -14,6 +14,7 @@ namespace tskata::devices::fs {
 namespace {
 
 constexpr size_t max_symlink = 4095;
+constexpr uint32_t max_forgets = 1024 * 1024 / sizeof(fuse_forget_one);
 constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID;
 
 os::Descriptor open_component(int folder, const std::string& name) {
@@ -99,7 +100,9 @@ size_t Server::forget(Request& request) {
 
 size_t Server::batch_forget(Request& request) {
   const auto in = request.take<fuse_batch_forget_in>();
-  for (uint32_t i = 0; i < in.count; ++i) {  // ends at the request's last byte at the latest: take throws
+  // A chain may name the same memory over and over and so hold any count; the largest request there is (max_write) holds this many.
+  if (in.count > max_forgets) throw malformed();
+  for (uint32_t i = 0; i < in.count; ++i) {
     const auto one = request.take<fuse_forget_one>();
     inodes_.forget(one.nodeid, one.nlookup);
   }

@@ -29,6 +29,7 @@ constexpr size_t max_connections = 4096;
 constexpr size_t max_control = 1024;
 constexpr size_t max_handshakes = 256;
 constexpr size_t batch = 256;
+constexpr size_t max_round = 4096;
 
 void set_nonblocking(int fd) { checked(::fcntl(fd, F_SETFL, checked(::fcntl(fd, F_GETFL), "fcntl") | O_NONBLOCK), "fcntl"); }
 
@@ -157,10 +158,14 @@ void VsockDevice::post(std::function<void()> task) {
 void VsockDevice::post_and_wait(std::function<void()> task) {
   std::promise<void> done;
   post([&] {
-    task();
-    done.set_value();
+    try {
+      task();
+      done.set_value();
+    } catch (...) {  // a kick that cannot be watched is the transport's to refuse, not this thread's end
+      done.set_exception(std::current_exception());
+    }
   });
-  done.get_future().wait();
+  done.get_future().get();
 }
 
 void VsockDevice::run_tasks() {
@@ -278,11 +283,13 @@ void VsockDevice::on_transmit() {
   const auto queue = queues_[transmit_queue].queue;
   if (!queue) return;
   bool interrupt = false;
+  size_t taken = 0;
   try {
     do {
       queue->disable_notifications();
       virtio::Chain chain;
-      while (control_.size() < max_control && queue->pop(chain)) {
+      while (control_.size() < max_control && taken < max_round && queue->pop(chain)) {
+        ++taken;
         PacketHeader header{};
         if (chain.readable_bytes < sizeof header) throw virtio::QueueFault("vsock packet shorter than its header");
         const std::vector<iovec> payload = take_front(chain.readable, {reinterpret_cast<std::byte*>(&header), sizeof header});
@@ -291,6 +298,13 @@ void VsockDevice::on_transmit() {
         interrupt |= queue->push(chain.head, 0);
       }
       if (control_.size() >= max_control) break;  // fill_receive comes back here once there is room
+      if (taken >= max_round) {  // nor may a guest that never pauses keep the thread from everything else
+        post([this] {
+          on_transmit();
+          fill_receive();
+        });
+        break;
+      }
     } while (queue->enable_notifications());
   } catch (const virtio::QueueFault& error) {
     fault(transmit_queue, error);
@@ -394,8 +408,10 @@ void VsockDevice::flush(Connection& connection) {
     connection.buffer_start += static_cast<size_t>(result);
     connection.forwarded += static_cast<uint32_t>(result);
   }
-  if (connection.buffered() == 0) {
-    connection.buffer.clear();
+  // What has been sent goes once it outweighs what waits: a reader that is always a little behind would else let the buffer grow with
+  // the stream.
+  if (connection.buffer_start >= connection.buffered()) {
+    connection.buffer.erase(connection.buffer.begin(), connection.buffer.begin() + static_cast<ptrdiff_t>(connection.buffer_start));
     connection.buffer_start = 0;
   }
   after_flush(connection);
@@ -442,9 +458,19 @@ void VsockDevice::make_ready(Connection& connection) {
 }
 
 void VsockDevice::fill_receive() {
+  // Room for answers lets packets be taken, which makes answers: again, until the answers are out or the guest has no room for them.
+  bool was_blocked = control_.size() >= max_control;
+  fill_buffers();
+  while (was_blocked && control_.size() < max_control) {
+    on_transmit();
+    was_blocked = control_.size() >= max_control;
+    fill_buffers();
+  }
+}
+
+void VsockDevice::fill_buffers() {
   const auto queue = queues_[receive_queue].queue;
   if (!queue) return;
-  const bool was_blocked = control_.size() >= max_control;
   interrupt_receive_ = false;
   try {
     virtio::Chain chain;
@@ -463,7 +489,6 @@ void VsockDevice::fill_receive() {
     fault(receive_queue, error);
   }
   if (interrupt_receive_ && queues_[receive_queue].interrupt) queues_[receive_queue].interrupt();
-  if (was_blocked && control_.size() < max_control) on_transmit();
 }
 
 // Fills one buffer with a control packet or data; false when there was nothing to say after all.

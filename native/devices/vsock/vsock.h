@@ -69,7 +69,6 @@ class VsockDevice final : public virtio::Device {
   void watch(int fd, uint32_t events, Pollable* what);
 
   void on_transmit();
-  bool transmit_one();
   void receive_packet(const PacketHeader& header, std::span<const iovec> payload);
   void on_request(const PacketHeader& header);
   void on_data(Connection& connection, std::span<const iovec> payload, size_t length);
@@ -80,6 +79,7 @@ class VsockDevice final : public virtio::Device {
   void update_credit(Connection& connection, const PacketHeader& header);
 
   void fill_receive();
+  void fill_buffers();
   bool fill_one(virtio::Chain& chain);
   void make_ready(Connection& connection);
   bool send_data(Connection& connection, virtio::Chain& chain);

@@ -1,0 +1,206 @@
+// The relay's thread.
+#include "linux/relay.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <thread>
+
+namespace tskata::os {
+
+namespace {
+
+constexpr size_t buffer_size = 256 * 1024;
+
+// Has no default effect and nobody else uses it; its handler only makes a blocked write return.
+int interrupt_signal() { return SIGRTMIN + 7; }
+
+void install_interrupt() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    ::sigaction(interrupt_signal(), &action, nullptr);
+  });
+}
+
+bool is_socket(int fd) {
+  struct stat facts {};
+  return ::fstat(fd, &facts) == 0 && S_ISSOCK(facts.st_mode);
+}
+
+}  // namespace
+
+std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, std::function<void(int error)> ended) {
+  install_interrupt();
+  const std::shared_ptr<Relay> relay(new Relay(std::move(source), std::move(destination), std::move(ended)));
+  const std::lock_guard lock(relay->mutex_);
+  std::thread thread([relay] { relay->run(); });
+  relay->thread_ = thread.native_handle();
+  thread.detach();
+  return relay;
+}
+
+Relay::Relay(Descriptor source, Descriptor destination, std::function<void(int error)> ended)
+    : source_(std::move(source)),
+      destination_(std::move(destination)),
+      wake_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      source_is_socket_(is_socket(source_.get())),
+      destination_is_socket_(is_socket(destination_.get())),
+      buffer_(buffer_size),
+      ended_(std::move(ended)) {}
+
+void Relay::run() {
+  // Signals of the process are the JavaScript thread's; only the interrupt is ours.
+  sigset_t all;
+  sigfillset(&all);
+  sigdelset(&all, interrupt_signal());
+  ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+  const int error = pump();
+  tell_drained();
+  if (destination_is_socket_) ::shutdown(destination_.get(), SHUT_WR);
+  {
+    const std::lock_guard lock(mutex_);
+    done_ = true;
+  }
+  source_.reset();
+  destination_.reset();
+  tell_reached(true);
+  ended_(error);
+}
+
+int Relay::pump() {
+  while (!stopping_) {
+    bool empty = false;
+    if (!wait_readable(wants_drain(), empty)) return EPIPE;
+    if (stopping_) break;
+    if (empty) {
+      tell_drained();
+      continue;
+    }
+    const ssize_t length = read_some();
+    if (length == 0) return 0;
+    if (length < 0) {
+      if (errno == EAGAIN || errno == EINTR) continue;
+      return errno == EIO ? 0 : errno;  // a pty's master reads EIO once its last slave is closed
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      read_ += static_cast<uint64_t>(length);
+    }
+    const int error = write_all(buffer_.data(), static_cast<size_t>(length));
+    if (error != 0) return error;
+    tell_reached(false);
+  }
+  return ECANCELED;
+}
+
+// True with `empty` when draining and there is nothing to read now; false when nobody can read the destination any more.
+bool Relay::wait_readable(bool draining, bool& empty) {
+  std::array<pollfd, 3> wait{{{source_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {destination_.get(), 0, 0}}};
+  const int ready = ::poll(wait.data(), wait.size(), draining ? 0 : -1);
+  if (ready < 0) return true;
+  if ((wait[1].revents & POLLIN) != 0) {
+    uint64_t ignored;
+    (void)!::read(wake_.get(), &ignored, sizeof ignored);
+  }
+  const bool readable = wait[0].revents != 0;
+  if (!readable && (wait[2].revents & (POLLERR | POLLHUP)) != 0) return false;
+  empty = !readable;
+  return true;
+}
+
+ssize_t Relay::read_some() {
+  if (source_is_socket_) return ::recv(source_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+  return ::read(source_.get(), buffer_.data(), buffer_.size());
+}
+
+int Relay::write_all(const char* data, size_t length) {
+  while (length > 0) {
+    const ssize_t written = destination_is_socket_ ? ::send(destination_.get(), data, length, MSG_NOSIGNAL) : ::write(destination_.get(), data, length);
+    if (stopping_) return ECANCELED;
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) return errno;
+      // The caller's own descriptor is non-blocking.
+      pollfd wait{destination_.get(), POLLOUT, 0};
+      ::poll(&wait, 1, 1000);
+      continue;
+    }
+    data += written;
+    length -= static_cast<size_t>(written);
+    written_ += static_cast<uint64_t>(written);
+  }
+  return 0;
+}
+
+void Relay::when_drained(std::function<void(uint64_t)> done) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!done_) {
+      drains_.push_back(std::move(done));
+      wake();
+      return;
+    }
+  }
+  done(read_);
+}
+
+void Relay::when_reached(uint64_t bytes, std::function<void()> done) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!done_ && written_ < bytes) {
+      targets_.push_back({bytes, std::move(done)});
+      return;
+    }
+  }
+  done();
+}
+
+void Relay::stop() {
+  stopping_ = true;
+  const std::lock_guard lock(mutex_);
+  if (done_) return;
+  wake();
+  ::pthread_kill(thread_, interrupt_signal());
+}
+
+bool Relay::wants_drain() {
+  const std::lock_guard lock(mutex_);
+  return !drains_.empty();
+}
+
+void Relay::tell_drained() {
+  std::vector<std::function<void(uint64_t)>> told;
+  uint64_t read = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    told.swap(drains_);
+    read = read_;
+  }
+  for (const auto& done : told) done(read);
+}
+
+void Relay::tell_reached(bool all) {
+  std::vector<Target> told;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto waiting = std::ranges::stable_partition(targets_, [&](const Target& target) { return !all && target.bytes > written_; });
+    told.assign(std::make_move_iterator(waiting.begin()), std::make_move_iterator(waiting.end()));
+    targets_.erase(waiting.begin(), waiting.end());
+  }
+  for (const Target& target : told) target.done();
+}
+
+void Relay::wake() {
+  const uint64_t one = 1;
+  (void)!::write(wake_.get(), &one, sizeof one);
+}
+
+}  // namespace tskata::os

@@ -1,0 +1,64 @@
+// Moves bytes from one descriptor to another on a thread of its own.
+//
+// Neither descriptor is made non-blocking: they may be shared with the caller's shell. The thread polls before it reads; a write may
+// block, and is interrupted by a signal when the relay must end.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "linux/descriptor.h"
+
+namespace tskata::os {
+
+class Relay : public std::enable_shared_from_this<Relay> {
+ public:
+  // Starts it. `ended` is called once, on the relay's thread, after both descriptors are closed: 0 at end of file, else an errno.
+  // The thread keeps the relay alive.
+  static std::shared_ptr<Relay> start(Descriptor source, Descriptor destination, std::function<void(int error)> ended);
+
+  uint64_t moved() const { return written_.load(); }
+  // Calls back with the bytes read once the source has been empty, or at its end.
+  void when_drained(std::function<void(uint64_t read)> done);
+  // Calls back once this many bytes have been written, or at the relay's end.
+  void when_reached(uint64_t bytes, std::function<void()> done);
+  void stop();
+
+ private:
+  struct Target {
+    uint64_t bytes;
+    std::function<void()> done;
+  };
+
+  Relay(Descriptor source, Descriptor destination, std::function<void(int error)> ended);
+  void run();
+  int pump();
+  bool wait_readable(bool draining, bool& empty);
+  ssize_t read_some();
+  int write_all(const char* data, size_t length);
+  void tell_drained();
+  void tell_reached(bool all);
+  bool wants_drain();
+  void wake();
+
+  Descriptor source_;
+  Descriptor destination_;
+  Descriptor wake_;
+  bool source_is_socket_ = false;
+  bool destination_is_socket_ = false;
+  std::vector<char> buffer_;
+  std::function<void(int error)> ended_;
+  std::atomic<uint64_t> written_ = 0;
+  std::atomic<bool> stopping_ = false;
+  std::mutex mutex_;  // guards what follows
+  uint64_t read_ = 0;
+  bool done_ = false;
+  pthread_t thread_ = 0;
+  std::vector<std::function<void(uint64_t)>> drains_;
+  std::vector<Target> targets_;
+};
+
+}  // namespace tskata::os
