@@ -30,8 +30,9 @@ export class Flags {
     this.#specs = new Map(specs.map((spec) => [spec.name, spec]));
   }
 
-  set(spec: FlagSpec, value: string): void {
-    checkValue(spec, value);
+  /** `typed` is the name that was given: the flag's, or its alias. */
+  set(spec: FlagSpec, value: string, typed: string = spec.name): void {
+    checkValue(spec, value, typed);
     const before = spec.kind === "strings" ? (this.#given.get(spec.name) ?? []) : [];
     this.#given.set(spec.name, [...before, value]);
   }
@@ -77,6 +78,7 @@ export function parseFlags(words: readonly string[], options: ParseOptions): { f
       break;
     }
     const flag = splitFlag(word);
+    if (flag === undefined && args.length === 0 && /^--?[-=]/.test(word)) throw new UsageError(`bad flag syntax: ${word}`);
     if (flag === undefined || (args.length > 0 && find(options.flags, flag.name) === undefined)) {
       args.push(word);
       if (!options.stopAtArgument) continue;
@@ -93,12 +95,12 @@ function takeFlag(flags: Flags, specs: readonly FlagSpec[], flag: SplitFlag, nex
   const spec = find(specs, flag.name);
   if (spec === undefined) throw new UsageError(`flag provided but not defined: -${flag.name}`);
   if (spec.kind === "boolean") {
-    flags.set(spec, flag.value ?? "true");
+    flags.set(spec, flag.value ?? "true", flag.name);
     return 0;
   }
   const value = flag.value ?? next;
   if (value === undefined) throw new UsageError(`flag needs an argument: -${flag.name}`);
-  flags.set(spec, value);
+  flags.set(spec, value, flag.name);
   return flag.value === undefined ? 1 : 0;
 }
 
@@ -119,23 +121,23 @@ function find(specs: readonly FlagSpec[], name: string): FlagSpec | undefined {
 const TRUE_WORDS = new Set(["1", "t", "T", "true", "TRUE", "True"]);
 const FALSE_WORDS = new Set(["0", "f", "F", "false", "FALSE", "False"]);
 
-function checkValue(spec: FlagSpec, value: string): void {
+function checkValue(spec: FlagSpec, value: string, typed: string): void {
   if (spec.kind === "boolean" && !TRUE_WORDS.has(value) && !FALSE_WORDS.has(value)) {
-    throw new UsageError(`invalid boolean value "${value}" for -${spec.name}: parse error`);
+    throw new UsageError(`invalid boolean value "${value}" for -${typed}: parse error`);
   }
   const bad = (spec.kind === "integer" && !/^[+-]?\d+$/.test(value)) || (spec.kind === "duration" && parseDuration(value) === undefined);
-  if (bad) throw new UsageError(`invalid value "${value}" for flag -${spec.name}: parse error`);
+  if (bad) throw new UsageError(`invalid value "${value}" for flag -${typed}: parse error`);
 }
 
-const UNIT_MS: Record<string, number> = { ns: 1e-6, us: 1e-3, µs: 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+/** The micro sign and the Greek letter mu are two characters. */
+const UNIT_MS: Record<string, number> = { ns: 1e-6, us: 1e-3, "\u00b5s": 1e-3, "\u03bcs": 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+const DURATION_PART = /(\d+(?:\.\d*)?|\.\d+)([nu\u00b5\u03bcm]s|[smh])/gy;
 
-/** Go's time.ParseDuration, in milliseconds: "5s", "1m30s", "0". */
+/** Go's time.ParseDuration without its negative ones, in milliseconds: "5s", "1m30s", ".5s", "0". */
 export function parseDuration(text: string): number | undefined {
   if (text === "0") return 0;
-  if (!/^(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
-  let total = 0;
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)/g)) {
-    total += Number(amount) * (UNIT_MS[unit ?? ""] ?? 0);
-  }
-  return total;
+  const parts = [...text.matchAll(DURATION_PART)];
+  const taken = parts.reduce((length, [part]) => length + part.length, 0);
+  if (text === "" || taken !== text.length) return undefined;
+  return parts.reduce((total, [, amount, unit = ""]) => total + Number(amount) * (UNIT_MS[unit] ?? 0), 0);
 }

@@ -46,16 +46,22 @@ export class Logger {
     if (ORDER[level] < ORDER[this.#options.level]) return;
     const line = formatLine(this.#options.format, level, message, new Date());
     if (this.#options.file === undefined) writeStderr(line);
-    else appendFileSync(this.#options.file, line, { mode: 0o644 });
+    else append(this.#options.file, line);
   }
 
   /** The last line of a failing command: in the log, and bare on stderr when the log is a file (runc's `fatal`). */
   fatal(message: string): void {
-    try {
-      this.error(message);
-    } finally {
-      if (this.#options.file !== undefined) writeStderr(`${message}\n`);
-    }
+    this.error(message);
+    if (this.#options.file !== undefined) writeStderr(`${message}\n`);
+  }
+}
+
+/** A log on a full disk must not end the command it tells of; logrus says so on stderr and goes on. */
+function append(file: string, line: string): void {
+  try {
+    appendFileSync(file, line, { mode: 0o644 });
+  } catch (error) {
+    writeStderr(`Failed to write to log, ${(error as Error).message}\n`);
   }
 }
 
@@ -70,7 +76,7 @@ function quoteText(message: string): string {
   return /^[\w\-./@^+]*$/.test(message) ? message : quote(message);
 }
 
-/** Go's %q: as JSON, but control characters and broken UTF-16 are written \x1b, \u2028 by Go's own rules. */
+/** Go's %q: what is neither letter, mark, number, punctuation, symbol nor the plain space is escaped: \x1b, \u200b, \U000e0001. */
 function quote(message: string): string {
   let quoted = "";
   for (const character of message) {
@@ -78,9 +84,8 @@ function quote(message: string): string {
     const short = SHORT_ESCAPES[character];
     if (short !== undefined) quoted += short;
     else if (code < 0x20 || code === 0x7f) quoted += `\\x${code.toString(16).padStart(2, "0")}`;
-    else if ((code >= 0x80 && code < 0xa0) || (code >= 0xd800 && code <= 0xdfff) || code === 0x2028 || code === 0x2029) {
-      quoted += `\\u${code.toString(16).padStart(4, "0")}`;
-    } else quoted += character;
+    else if (/[\p{L}\p{M}\p{N}\p{P}\p{S} ]/u.test(character)) quoted += character;
+    else quoted += code > 0xffff ? `\\U${code.toString(16).padStart(8, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
   }
   return `"${quoted}"`;
 }

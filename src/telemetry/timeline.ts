@@ -11,6 +11,8 @@ const spanSchema = z.object({
   endNs: z.string().check(z.regex(/^\d+$/)),
 });
 
+const NAME_LIMIT = 200;
+
 /** Reads spans.jsonl; lines cut short by a crash are left out. Sorted by start, longer first. */
 export function readSpans(file: string): Span[] {
   const spans = readFileSync(file, "utf8").split("\n").flatMap(parseLine);
@@ -23,10 +25,15 @@ function parseLine(line: string): Span[] {
     const parsed = spanSchema.safeParse(JSON.parse(line.replace(/("(?:startNs|endNs)":)(\d+)/g, '$1"$2"')));
     if (!parsed.success) return [];
     const { name, process, startNs, endNs } = parsed.data;
-    return [{ name, process, startNs: BigInt(startNs), endNs: BigInt(endNs) }];
+    return [{ name: shown(name), process, startNs: BigInt(startNs), endNs: BigInt(endNs) }];
   } catch {
     return [];
   }
+}
+
+/** A guest chooses its spans' names; a terminal would obey what is in them, and XML has no control characters. */
+function shown(name: string): string {
+  return name.slice(0, NAME_LIMIT).replace(/\p{C}/gu, "?");
 }
 
 function compare(a: bigint, b: bigint): number {
