@@ -28,7 +28,10 @@ test("an allowed option is changed, and only in the copy", (t) => {
 
 test("what is not allowed is an error", (t) => {
   const key = "io.tskata.guest.default_vcpus";
-  const refused = failure("invalid", `annotation ${key} is not allowed: the configuration's annotations.allowed has no pattern for "guest.default_vcpus"`);
+  const refused = failure(
+    "invalid",
+    `annotation ${key} is not allowed: the configuration's annotations.allowed has no pattern for "guest.default_vcpus"`,
+  );
   for (const patterns of [[], ["guest"], ["guest\\.default"], ["default_vcpus"], ["guest\\.default_vcpu|x"], ["hypervisor\\..*"]]) {
     t.throws(() => applyAnnotations(allowing(...patterns), { [key]: "2" }), refused, patterns.join());
   }
@@ -40,12 +43,31 @@ test("a pattern must match the whole option, also one with alternatives", (t) =>
 });
 
 test("an option that isn't there is an error, also with everything allowed", (t) => {
-  const unknown = ["guest", "guest.", "gest.kernel", "guest.kernel.x", ".kernel", "", "version", "oom-killed", "__proto__.x", "constructor.name", "guest.__proto__", "guest.Kernel"];
+  const unknown = [
+    "guest",
+    "guest.",
+    "gest.kernel",
+    "guest.kernel.x",
+    ".kernel",
+    "",
+    "version",
+    "oom-killed",
+    "__proto__.x",
+    "constructor.name",
+    "guest.__proto__",
+    "guest.Kernel",
+  ];
   for (const option of unknown) {
-    t.throws(() => applyAnnotations(everything, { [`io.tskata.${option}`]: "x" }), failure("invalid", `annotation io.tskata.${option}: there is no such option`));
+    t.throws(
+      () => applyAnnotations(everything, { [`io.tskata.${option}`]: "x" }),
+      failure("invalid", `annotation io.tskata.${option}: there is no such option`),
+    );
   }
   for (const name of ["default_vcpu", "constructor", "toString"]) {
-    t.throws(() => applyAnnotations(everything, { [`io.tskata.guest.${name}`]: "1" }), failure("invalid", `annotations io.tskata.*: guest: unknown key "${name}"`));
+    t.throws(
+      () => applyAnnotations(everything, { [`io.tskata.guest.${name}`]: "1" }),
+      failure("invalid", `annotations io.tskata.*: guest: unknown key "${name}"`),
+    );
   }
 });
 
@@ -63,12 +85,24 @@ test("the value is checked as in the file", (t) => {
     ["guest.log_level", "loud", 'guest.log_level: expected "trace", "debug", "info", "warn" or "error", found "loud"'],
   ];
   for (const [option, value, message] of wrong) {
-    t.throws(() => applyAnnotations(everything, { [`io.tskata.${option}`]: value }), failure("invalid", `annotations io.tskata.*: ${message}`), option);
+    t.throws(
+      () => applyAnnotations(everything, { [`io.tskata.${option}`]: value }),
+      failure("invalid", `annotations io.tskata.*: ${message}`),
+      option,
+    );
   }
 });
 
 test("any annotation leaves a valid configuration or that error, and the same answer about what is allowed", (t) => {
-  const option = fc.oneof(fc.string(), fc.tuple(fc.constantFrom("guest", "sandbox", "annotations", "hypervisor", "__proto__"), fc.constantFrom("kernel", "default_vcpus", "allowed", "__proto__", "x")).map((pair) => pair.join(".")));
+  const option = fc.oneof(
+    fc.string(),
+    fc
+      .tuple(
+        fc.constantFrom("guest", "sandbox", "annotations", "hypervisor", "__proto__"),
+        fc.constantFrom("kernel", "default_vcpus", "allowed", "__proto__", "x"),
+      )
+      .map((pair) => pair.join(".")),
+  );
   fc.assert(
     fc.property(option, fc.string(), (name, value) => {
       try {

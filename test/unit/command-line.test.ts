@@ -60,7 +60,13 @@ test("a usage error shows the verb's help as well", async (t) => {
 });
 
 test("help and version", async (t) => {
-  const [long, short, help, ...others] = await tskataEach([["--version"], ["-v", "state"], ["help", "state"], ["state", "--help"], ["state", "x", "y", "-h"]]);
+  const [long, short, help, ...others] = await tskataEach([
+    ["--version"],
+    ["-v", "state"],
+    ["help", "state"],
+    ["state", "--help"],
+    ["state", "x", "y", "-h"],
+  ]);
   t.deepEqual(long, { code: 0, stdout: `tskata version ${version()}\n`, stderr: "" });
   t.deepEqual(short, long);
   t.is(help?.code, 0);
@@ -92,18 +98,33 @@ test("lists: the table, ids alone, JSON; a damaged container is told in the log 
   writeFileSync(join(root, "bad/state.json"), "{");
   const none = ["--root", join(root, "none"), "list", "-f", "json"];
   const outcomes = await tskataEach([...[[], ["-q"], ["--format=json"]].map((words) => ["--root", root, "list", ...words]), none]);
-  t.deepEqual(outcomes.map(({ code }) => code), [0, 0, 0, 0]);
+  t.deepEqual(
+    outcomes.map(({ code }) => code),
+    [0, 0, 0, 0],
+  );
   const [plain = "", quiet = "", json = "", empty] = outcomes.map(({ stdout }) => stdout);
-  t.deepEqual(plain.split("\n").map((line) => line.split(/ +/)[0]), ["ID", "one", "two", ""]);
+  t.deepEqual(
+    plain.split("\n").map((line) => line.split(/ +/)[0]),
+    ["ID", "one", "two", ""],
+  );
   t.is(quiet, "one\ntwo\n");
-  t.deepEqual((JSON.parse(json) as { id: string; owner: string }[]).map(({ id, owner }) => [id, owner]), [["one", "root"], ["two", "root"]]);
+  t.deepEqual(
+    (JSON.parse(json) as { id: string; owner: string }[]).map(({ id, owner }) => [id, owner]),
+    [
+      ["one", "root"],
+      ["two", "root"],
+    ],
+  );
   for (const { stderr } of outcomes.slice(0, 3)) t.regex(stderr, /level=error msg="load container bad: .*is damaged/);
   t.is(empty, (await runc(...none)).stdout);
 });
 
 test("spec writes the starter config, once", async (t) => {
   const folder = temporaryFolder(t);
-  const [first, again] = await tskataEach([["spec", "-b", folder], ["spec", "--bundle", folder]]);
+  const [first, again] = await tskataEach([
+    ["spec", "-b", folder],
+    ["spec", "--bundle", folder],
+  ]);
   t.deepEqual(first, { code: 0, stdout: "", stderr: "" });
   const written = readFileSync(join(folder, "config.json"), "utf8");
   t.deepEqual(JSON.parse(written), JSON.parse(JSON.stringify(specTemplate({ rootless: false, uid: 0, gid: 0 }))));
@@ -112,7 +133,9 @@ test("spec writes the starter config, once", async (t) => {
 });
 
 test("--rootless=true is refused, other words are invalid", async (t) => {
-  const [refused, invalid, taken] = await tskataEach(["true", "maybe", "false"].map((word) => [`--rootless=${word}`, "--root", temporaryFolder(t), "list"]));
+  const [refused, invalid, taken] = await tskataEach(
+    ["true", "maybe", "false"].map((word) => [`--rootless=${word}`, "--root", temporaryFolder(t), "list"]),
+  );
   t.regex(refused?.stderr ?? "", /rootless containers are not supported/);
   t.regex(invalid?.stderr ?? "", /invalid value \\"maybe\\" for --rootless/);
   t.is(taken?.code, 0);

@@ -14,7 +14,10 @@ test("an empty file, and one with every default written out, are the defaults", 
 });
 
 test("what the file says is taken, the rest are defaults", (t) => {
-  const config = parseConfig('[guest]\nkernel = "/k"\nkernel_parameters = ["quiet", "a=b"]\ndefault_vcpus = 4\n[annotations]\nallowed = ["guest\\\\..*"]\n', "c");
+  const config = parseConfig(
+    '[guest]\nkernel = "/k"\nkernel_parameters = ["quiet", "a=b"]\ndefault_vcpus = 4\n[annotations]\nallowed = ["guest\\\\..*"]\n',
+    "c",
+  );
   const { guest } = defaultConfig();
   t.deepEqual(config, {
     ...defaultConfig(),
@@ -78,15 +81,25 @@ test.serial("the named file, else TSKATA_CONFIG's, must be there; the default on
 
 test("any text is a configuration or that error", (t) => {
   const options = fc.constantFrom("guest.max_vcpus", "guest.kernel", "sandbox.fs_threads", "annotations.allowed", "hypervisor.qemu", "x");
-  const value = fc.oneof(fc.jsonValue().map((any) => JSON.stringify(any)), fc.integer().map(String), fc.string());
+  const value = fc.oneof(
+    fc.jsonValue().map((any) => JSON.stringify(any)),
+    fc.integer().map(String),
+    fc.string(),
+  );
   fc.assert(
-    fc.property(fc.oneof(fc.string(), fc.tuple(options, value).map((pair) => pair.join(" = "))), (text) => {
-      try {
-        t.truthy(parseConfig(text, "c").guest);
-      } catch (error) {
-        t.true(error instanceof TskataError && error.code === "invalid" && error.message.startsWith("c"), String(error));
-      }
-    }),
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc.tuple(options, value).map((pair) => pair.join(" = ")),
+      ),
+      (text) => {
+        try {
+          t.truthy(parseConfig(text, "c").guest);
+        } catch (error) {
+          t.true(error instanceof TskataError && error.code === "invalid" && error.message.startsWith("c"), String(error));
+        }
+      },
+    ),
     { numRuns: 300 },
   );
 });

@@ -26,7 +26,10 @@ function rows(): Row[] {
     const section = /^`\[(\w+)\]`$/m.exec(part.split("\n")[0] ?? "")?.[1] ?? "";
     const lines = part.split(/^## /m)[0]?.split("\n") ?? [];
     for (const line of lines.filter((candidate) => candidate.startsWith("| `"))) {
-      const [key = "", type = "", value = "", meaning = "", ...rest] = line.slice(1, -1).split("|").map((cell) => cell.trim());
+      const [key = "", type = "", value = "", meaning = "", ...rest] = line
+        .slice(1, -1)
+        .split("|")
+        .map((cell) => cell.trim());
       if (rest.length > 0) throw new Error(`a row of [${section}] has too many cells: ${line}`);
       found.push({ section, key: key.replaceAll("`", ""), type, default: value.replaceAll("`", ""), meaning });
     }
@@ -51,13 +54,17 @@ function takes({ section, key }: Row, value: unknown): boolean {
 test("every option of the schema is in a table with its default, and nothing else is", (t) => {
   const inDocument: Record<string, Record<string, unknown>> = {};
   for (const { section, key, default: value } of documented) {
-    const options = (inDocument[section] ??= {});
+    inDocument[section] ??= {};
+    const options = inDocument[section];
     t.false(key in options, `${section}.${key} twice`);
     options[key] = value === ABSENT ? undefined : (JSON.parse(value) as unknown);
   }
   const withoutAbsent = JSON.parse(JSON.stringify(inDocument)) as Config;
   t.deepEqual(withoutAbsent, defaultConfig());
-  t.deepEqual(documented.filter((row) => row.default === ABSENT).map(({ section, key }) => `${section}.${key}`), ["guest.kernel", "guest.image"]);
+  t.deepEqual(
+    documented.filter((row) => row.default === ABSENT).map(({ section, key }) => `${section}.${key}`),
+    ["guest.kernel", "guest.image"],
+  );
 });
 
 test("an option with a default of nothing is an option", (t) => {
@@ -101,7 +108,10 @@ test("the example file and the example annotation work together", (t) => {
 test("the sizes of the example are what is computed", (t) => {
   const host = { cpus: 64, memoryMib: 1 << 20 };
   const { guest } = defaultConfig();
-  const said = /`docker run --cpus ([\d.]+) --memory (\d+)m` gives a machine with (\d+) CPUs and (\d+) MiB; without limits it has (\d+) CPU and (\d+) MiB/.exec(text);
+  const said =
+    /`docker run --cpus ([\d.]+) --memory (\d+)m` gives a machine with (\d+) CPUs and (\d+) MiB; without limits it has (\d+) CPU and (\d+) MiB/.exec(
+      text,
+    );
   const [cpus = 0, memory = 0, ...sizes] = (said ?? []).slice(1).map(Number);
   const limited = podSize(guest, { cpu: { quota: cpus * 100_000, period: 100_000 }, memory: { limit: memory * 2 ** 20 } }, {}, host);
   const unlimited = podSize(guest, undefined, {}, host);

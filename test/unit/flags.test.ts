@@ -50,7 +50,8 @@ test("of several the last counts, of a list all", (t) => {
 });
 
 test("booleans take a value only with =", (t) => {
-  for (const word of ["--all", "--all=1", "-a=t", "--all=T", "--all=true", "--all=TRUE", "--all=True"]) t.true(parse(word).flags.boolean("all"), word);
+  for (const word of ["--all", "--all=1", "-a=t", "--all=T", "--all=true", "--all=TRUE", "--all=True"])
+    t.true(parse(word).flags.boolean("all"), word);
   for (const word of ["--all=0", "--all=f", "--all=F", "--all=false", "--all=FALSE", "--all=False"]) t.false(parse(word).flags.boolean("all"), word);
   t.deepEqual(parse("--all", "false").args, ["false"]);
   t.throws(() => parse("--all=maybe"), usage('invalid boolean value "maybe" for -all: parse error'));
@@ -60,8 +61,10 @@ test("numbers and durations are checked when they are given", (t) => {
   t.is(parse("--count", "-5").flags.integer("count"), -5);
   t.is(parse("--count=+7").flags.integer("count"), 7);
   t.is(parse("--interval=1m30s").flags.milliseconds("interval"), 90_000);
-  for (const value of ["", "x", "1.5", "1 "]) t.throws(() => parse(`--count=${value}`), usage(`invalid value "${value}" for flag -count: parse error`));
-  for (const value of ["", "5", "s", "1x"]) t.throws(() => parse(`--interval=${value}`), usage(`invalid value "${value}" for flag -interval: parse error`));
+  for (const value of ["", "x", "1.5", "1 "])
+    t.throws(() => parse(`--count=${value}`), usage(`invalid value "${value}" for flag -count: parse error`));
+  for (const value of ["", "5", "s", "1x"])
+    t.throws(() => parse(`--interval=${value}`), usage(`invalid value "${value}" for flag -interval: parse error`));
 });
 
 test("what is no flag of ours, and a flag without its value", (t) => {
@@ -124,13 +127,28 @@ test("runc says the same of the same words", async (t) => {
 
 test("durations are read as Go reads them", async (t) => {
   const good: [string, number][] = [
-    ["0", 0], ["0s", 0], ["5s", 5000], ["1.5s", 1500], [".5s", 500], ["1.s", 1000], ["1h2m3s", 3_723_000], ["250ms", 250],
-    ["10us", 0.01], ["10\u00b5s", 0.01], ["10\u03bcs", 0.01], ["1000000ns", 1], ["1m1m", 120_000],
+    ["0", 0],
+    ["0s", 0],
+    ["5s", 5000],
+    ["1.5s", 1500],
+    [".5s", 500],
+    ["1.s", 1000],
+    ["1h2m3s", 3_723_000],
+    ["250ms", 250],
+    ["10us", 0.01],
+    ["10\u00b5s", 0.01],
+    ["10\u03bcs", 0.01],
+    ["1000000ns", 1],
+    ["1m1m", 120_000],
   ];
   const bad = ["", "5", "s", ".s", "1 s", "1S", "1d", "1.5.5s", "5s ", "s5", "1e3s", "٣s"];
   for (const [text, milliseconds] of good) t.true(Math.abs((parseDuration(text) ?? Number.NaN) - milliseconds) < 1e-9, text);
   for (const text of bad) t.is(parseDuration(text), undefined, text);
-  const verdicts = await Promise.all([...good.map(([text]) => text), ...bad].map(async (text) => (await runc("events", `--interval=${text}`, "tskata-unit-none")).stdout.includes("invalid value")));
+  const verdicts = await Promise.all(
+    [...good.map(([text]) => text), ...bad].map(async (text) =>
+      (await runc("events", `--interval=${text}`, "tskata-unit-none")).stdout.includes("invalid value"),
+    ),
+  );
   t.deepEqual(verdicts, [...good.map(() => false), ...bad.map(() => true)]);
 });
 
@@ -139,13 +157,19 @@ test("a duration made of parts is their sum", (t) => {
   fc.assert(
     fc.property(fc.array(part, { minLength: 1, maxLength: 6 }), (parts) => {
       const text = parts.map(([amount, [unit]]) => `${amount}${unit}`).join("");
-      t.is(parseDuration(text), parts.reduce((sum, [amount, [, ms]]) => sum + amount * ms, 0));
+      t.is(
+        parseDuration(text),
+        parts.reduce((sum, [amount, [, ms]]) => sum + amount * ms, 0),
+      );
     }),
   );
 });
 
 test("any words are flags and arguments or a usage error; no word is lost or made up", (t) => {
-  const word = fc.oneof(fc.string(), fc.constantFrom("--all", "-a", "--bundle", "--bundle=x", "-e", "--count=5", "--interval", "1s", "--", "-", "box", "--all=0"));
+  const word = fc.oneof(
+    fc.string(),
+    fc.constantFrom("--all", "-a", "--bundle", "--bundle=x", "-e", "--count=5", "--interval", "1s", "--", "-", "box", "--all=0"),
+  );
   fc.assert(
     fc.property(fc.array(word, { maxLength: 8 }), fc.boolean(), (words, stopAtArgument) => {
       try {

@@ -14,7 +14,11 @@ const nobody: PodLookup = () => undefined;
 function make(folder: string, change: (spec: Spec) => void = () => {}, findInPod: PodLookup = nobody): GuestSpec {
   const spec = specTemplate({ rootless: false, uid: 0, gid: 0 });
   change(spec);
-  return guestSpec("box", loadBundle(writeBundle(folder, spec), () => {}), findInPod);
+  return guestSpec(
+    "box",
+    loadBundle(writeBundle(folder, spec), () => {}),
+    findInPod,
+  );
 }
 
 function withMounts(t: ExecutionContext, ...mounts: Mount[]): GuestSpec {
@@ -86,8 +90,13 @@ test("a bind whose source is not there is told in runc's words", (t) => {
 });
 
 test("an overlay or a block device of the host is refused", (t) => {
-  t.throws(() => withMounts(t, { destination: "/d", type: "overlay", source: "overlay" }), failure("unsupported", /^mount of type "overlay" at "\/d"/));
-  const device = readdirSync("/dev").map((name) => `/dev/${name}`).find((file) => isBlockDevice(file));
+  t.throws(
+    () => withMounts(t, { destination: "/d", type: "overlay", source: "overlay" }),
+    failure("unsupported", /^mount of type "overlay" at "\/d"/),
+  );
+  const device = readdirSync("/dev")
+    .map((name) => `/dev/${name}`)
+    .find((file) => isBlockDevice(file));
   if (device === undefined) return t.log("this host shows no block device");
   t.throws(() => withMounts(t, { destination: "/d", type: "ext4", source: device }), failure("unsupported", /is a block device of the host/));
 });
@@ -112,7 +121,10 @@ test("the network namespace is the guest's; the others stay", (t) => {
   const { spec } = make(temporaryFolder(t), (changed) => {
     for (const namespace of changed.linux?.namespaces ?? []) if (namespace.type === "network") namespace.path = "/run/netns/x";
   });
-  t.deepEqual(spec.linux?.namespaces?.map(({ type }) => type), ["pid", "ipc", "uts", "mount", "cgroup"]);
+  t.deepEqual(
+    spec.linux?.namespaces?.map(({ type }) => type),
+    ["pid", "ipc", "uts", "mount", "cgroup"],
+  );
 });
 
 function joining(t: ExecutionContext, namespace: Namespace, findInPod: PodLookup = nobody): GuestSpec {
@@ -143,6 +155,9 @@ test("any other namespace path is refused", (t) => {
     t.throws(() => joining(t, { type: "pid", path }, find), failure("unsupported", /not of a container in the same pod$/), path);
   }
   for (const type of ["user", "cgroup", "mount", "time"] as const) {
-    t.throws(() => joining(t, { type, path: `/proc/77/ns/${type}` }, find), failure("unsupported", `joining the ${type} namespace /proc/77/ns/${type} is not supported`));
+    t.throws(
+      () => joining(t, { type, path: `/proc/77/ns/${type}` }, find),
+      failure("unsupported", `joining the ${type} namespace /proc/77/ns/${type} is not supported`),
+    );
   }
 });

@@ -77,9 +77,15 @@ test("runc's verbs and global flags are there but checkpoint and restore", async
   const commands = /COMMANDS:\n(.*?)\n\n/s.exec(stdout)?.[1] ?? "";
   const names = [...commands.matchAll(/^ {3}(\w+)/gm)].map((match) => match[1] ?? "").filter((name) => name !== "help");
   t.true(names.length > 10);
-  t.deepEqual(names.filter((name) => !NOT_OFFERED.has(name) && !Object.hasOwn(verbs, name)), []);
+  t.deepEqual(
+    names.filter((name) => !NOT_OFFERED.has(name) && !Object.hasOwn(verbs, name)),
+    [],
+  );
   const flags = [...stdout.matchAll(/^ {3}--([\w-]+)/gm)].map((match) => match[1] ?? "");
-  t.deepEqual(flags.filter((flag) => !globalFlags.some(({ name }) => name === flag)), []);
+  t.deepEqual(
+    flags.filter((flag) => !globalFlags.some(({ name }) => name === flag)),
+    [],
+  );
 });
 
 test("every flag of runc's verbs is taken", async (t) => {

@@ -23,7 +23,11 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-export async function runProgram(program: string, args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}): Promise<Outcome> {
+export async function runProgram(
+  program: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<Outcome> {
   const child = spawn(program, args, { ...options, stdio: ["ignore", "pipe", "pipe"] });
   let [stdout, stderr] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (part: string) => (stdout += part));
@@ -49,10 +53,13 @@ for (const words of ${JSON.stringify(calls)}) {
 }`;
   const { stdout, stderr } = await runProgram(process.execPath, ["--input-type=module", "-e", script]);
   const errors = stderr.split("\0\n");
-  return stdout.split("\0\n").slice(0, -1).map((part, index) => {
-    const [text = "", code] = part.split("\0");
-    return { code: Number(code), stdout: text, stderr: errors[index] ?? "" };
-  });
+  return stdout
+    .split("\0\n")
+    .slice(0, -1)
+    .map((part, index) => {
+      const [text = "", code] = part.split("\0");
+      return { code: Number(code), stdout: text, stderr: errors[index] ?? "" };
+    });
 }
 
 export async function runc(...args: string[]): Promise<Outcome> {

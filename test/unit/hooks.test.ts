@@ -26,7 +26,11 @@ test("hooks run one after the other, in the folder, with the state on stdin", as
 
 test("argv is the hook's own, and so is its environment: nothing of ours", async (t) => {
   const folder = temporaryFolder(t);
-  await runHooks([{ path: "/bin/sh", args: ["my-name", "-c", 'echo "$0 $1" > argv; env > env', "zero", "one two"], env: ["A=b=c", "EMPTY=", "BARE"] }], state, folder);
+  await runHooks(
+    [{ path: "/bin/sh", args: ["my-name", "-c", 'echo "$0 $1" > argv; env > env', "zero", "one two"], env: ["A=b=c", "EMPTY=", "BARE"] }],
+    state,
+    folder,
+  );
   t.is(readFileSync(join(folder, "argv"), "utf8"), "zero one two\n");
   const environment = readFileSync(join(folder, "env"), "utf8").split("\n");
   t.true(environment.includes("A=b=c"));
@@ -48,7 +52,10 @@ test("a failing hook stops the list and is told as runc tells it", async (t) => 
 
 test("a hook that can't be started", async (t) => {
   const folder = temporaryFolder(t);
-  await t.throwsAsync(runHooks([{ path: "/no/such" }], state, folder), failure("launch", "error running hook #0: fork/exec /no/such: no such file or directory"));
+  await t.throwsAsync(
+    runHooks([{ path: "/no/such" }], state, folder),
+    failure("launch", "error running hook #0: fork/exec /no/such: no such file or directory"),
+  );
   writeFileSync(join(folder, "plain"), "");
   mkdirSync(join(folder, "dir"));
   await t.throwsAsync(runHooks([{ path: join(folder, "plain") }], state, folder), failure("launch", /: permission denied$/));

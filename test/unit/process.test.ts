@@ -61,7 +61,7 @@ test("a signal reaches the process, and its end is waited for", async (t) => {
 
 test("a zombie has ended", async (t) => {
   // The shell becomes sleep, which never waits for the child it was left.
-  const parent = spawn("/bin/sh", ["-c", "true & echo $!; exec sleep 30"], { stdio: ["ignore", "pipe", "ignore"] });
+  const parent = spawn("/bin/sh", ["-c", "sleep 0.1 & echo $!; exec sleep 30"], { stdio: ["ignore", "pipe", "ignore"] });
   t.teardown(() => parent.kill("SIGKILL"));
   const [line] = (await once(parent.stdout, "data")) as [Buffer];
   const pid = Number(line.toString());

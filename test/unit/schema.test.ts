@@ -63,7 +63,8 @@ test("object members that are null go; those of arrays stay", (t) => {
 });
 
 test("dropping nulls changes nothing else of a JSON value", (t) => {
-  const strip = (value: unknown): unknown => JSON.parse(JSON.stringify(value), (_, member: unknown) => (member === null ? undefined : member)) as unknown;
+  const strip = (value: unknown): unknown =>
+    JSON.parse(JSON.stringify(value), (_, member: unknown) => (member === null ? undefined : member)) as unknown;
   fc.assert(
     fc.property(fc.jsonValue(), (value) => {
       const dropped = dropNulls(value);
@@ -87,6 +88,10 @@ test("any issue of any value can be said", (t) => {
     c: z.record(z.string(), z.strictObject({ d: z.optional(z.string().check(z.startsWith("/", "expected an absolute path"))) })),
   });
   const member = fc.constantFrom("a", "b", "c", "d");
-  const value = fc.oneof(fc.jsonValue(), fc.dictionary(member, fc.jsonValue()), fc.record({ a: fc.double(), b: fc.array(member), c: fc.dictionary(member, fc.object()) }));
+  const value = fc.oneof(
+    fc.jsonValue(),
+    fc.dictionary(member, fc.jsonValue()),
+    fc.record({ a: fc.double(), b: fc.array(member), c: fc.dictionary(member, fc.object()) }),
+  );
   fc.assert(fc.property(value, (any) => t.is(typeof say(schema, any), "string")));
 });

@@ -15,7 +15,13 @@ test("spans before the file is known are kept until it is", (t) => {
   recorder.begin("early")();
   recorder.writeTo(file);
   recorder.begin("late")();
-  t.deepEqual(readSpans(file).map(({ name, process }) => [name, process]), [["early", "cli"], ["late", "cli"]]);
+  t.deepEqual(
+    readSpans(file).map(({ name, process }) => [name, process]),
+    [
+      ["early", "cli"],
+      ["late", "cli"],
+    ],
+  );
   t.is(statSync(file).mode & 0o777, 0o600);
 });
 
@@ -39,8 +45,18 @@ test("work is measured also when it fails", async (t) => {
   const recorder = new SpanRecorder("guest");
   recorder.writeTo(file);
   t.is(await recorder.measure("good", async () => 7), 7);
-  await t.throwsAsync(recorder.measure("bad", () => { throw new Error("no"); }), { message: "no" });
-  t.deepEqual(readSpans(file).map(({ name }) => name).sort(), ["bad", "good"]);
+  await t.throwsAsync(
+    recorder.measure("bad", () => {
+      throw new Error("no");
+    }),
+    { message: "no" },
+  );
+  t.deepEqual(
+    readSpans(file)
+      .map(({ name }) => name)
+      .sort(),
+    ["bad", "good"],
+  );
 });
 
 test("a file that can't be written fails nobody", (t) => {
@@ -70,9 +86,19 @@ test("spans come back sorted by start, the longer first, exact beyond 2^53", (t)
 test("lines cut short or of no span are left out", (t) => {
   const file = join(temporaryFolder(t), "spans.jsonl");
   const good = formatSpan(span("good", 1n, 2n));
-  const bad = ['{"name":"x"}', "null", "{", '{"name":"x","process":"host","startNs":1,"endNs":2}', '{"name":"x","process":"cli","startNs":-1,"endNs":2}', '{"name":"x","process":"cli","startNs":1.5,"endNs":2}'];
+  const bad = [
+    '{"name":"x"}',
+    "null",
+    "{",
+    '{"name":"x","process":"host","startNs":1,"endNs":2}',
+    '{"name":"x","process":"cli","startNs":-1,"endNs":2}',
+    '{"name":"x","process":"cli","startNs":1.5,"endNs":2}',
+  ];
   writeFileSync(file, `${good}${bad.join("\n")}\n\n${good.slice(0, 30)}`);
-  t.deepEqual(readSpans(file).map(({ name }) => name), ["good"]);
+  t.deepEqual(
+    readSpans(file).map(({ name }) => name),
+    ["good"],
+  );
   mkdirSync(`${file}.d`);
   t.throws(() => readSpans(`${file}.d`), { code: "EISDIR" });
 });
@@ -89,7 +115,10 @@ test("any span is read as it was written, whatever garbage is between", (t) => {
   const file = join(temporaryFolder(t), "spans.jsonl");
   const names = fc.string({ unit: "grapheme", maxLength: 20 }).filter((name) => !/\p{C}/u.test(name));
   const time = fc.bigInt({ min: 0n, max: 2n ** 64n });
-  const garbage = fc.oneof(fc.string(), fc.json()).map((text) => `${text.replaceAll("\n", "")}\n`).filter((text) => !text.includes("startNs"));
+  const garbage = fc
+    .oneof(fc.string(), fc.json())
+    .map((text) => `${text.replaceAll("\n", "")}\n`)
+    .filter((text) => !text.includes("startNs"));
   fc.assert(
     fc.property(fc.array(fc.tuple(names, time, time, garbage), { maxLength: 5 }), (parts) => {
       writeFileSync(file, "");

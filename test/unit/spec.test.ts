@@ -66,7 +66,11 @@ test("a bad field is named by its path, with the file", (t) => {
     ["linux.resources.unified", { "memory.max": 5 }, 'linux.resources.unified["memory.max"]: expected a string, found 5'],
     ["linux.resources.devices.0.type", "x", /linux\.resources\.devices\[0\]\.type: expected "a", /.source],
     ["linux.seccomp", {}, "linux.seccomp.defaultAction: missing"],
-    ["linux.seccomp", { defaultAction: "SCMP_ACT_ALLOW", syscalls: [{ names: [], action: "SCMP_ACT_KILL" }] }, "linux.seccomp.syscalls[0].names: expected at least one system call, found an array"],
+    [
+      "linux.seccomp",
+      { defaultAction: "SCMP_ACT_ALLOW", syscalls: [{ names: [], action: "SCMP_ACT_KILL" }] },
+      "linux.seccomp.syscalls[0].names: expected at least one system call, found an array",
+    ],
     ["linux.devices", [{ path: "/dev/x", type: "d" }], /linux\.devices\[0\]\.type: expected "c", "b", "u" or "p", found "d"/.source],
     ["linux.personality", { domain: "LINUX64" }, 'linux.personality.domain: expected "LINUX" or "LINUX32", found "LINUX64"'],
     ["linux.uidMappings", [{ containerID: 0, hostID: 0 }], "linux.uidMappings[0].size: missing"],
@@ -78,19 +82,23 @@ test("a bad field is named by its path, with the file", (t) => {
 });
 
 test("a document that is no object", (t) => {
-  for (const value of [null, [], "x", 3, true]) t.throws(() => parseSpec(value, "c"), failure("invalid", /^c: \(document\): (expected an object|missing)/));
+  for (const value of [null, [], "x", 3, true])
+    t.throws(() => parseSpec(value, "c"), failure("invalid", /^c: \(document\): (expected an object|missing)/));
 });
 
 test("unlimited values beyond 2^53 pass, but not where a seccomp filter compares them bit by bit", (t) => {
   const rlimits = JSON.parse('[{"type": "RLIMIT_NOFILE", "hard": 18446744073709551615, "soft": 18446744073709551615}]') as unknown;
   t.notThrows(() => parseSpec(changed("process.rlimits", rlimits), "c"));
-  t.notThrows(() => parseResources({ memory: { limit: 9223372036854771712, swap: -1 } }, "r"));
+  t.notThrows(() => parseResources({ memory: { limit: 2 ** 63 - 4096, swap: -1 } }, "r"));
   const filter = (value: number): unknown => ({
     defaultAction: "SCMP_ACT_ALLOW",
     syscalls: [{ names: ["clone"], action: "SCMP_ACT_ERRNO", args: [{ index: 0, value, op: "SCMP_CMP_MASKED_EQ" }] }],
   });
   t.notThrows(() => parseSpec(changed("linux.seccomp", filter(2 ** 53 - 1)), "c"));
-  t.throws(() => parseSpec(changed("linux.seccomp", filter(2 ** 53)), "c"), failure("invalid", /args\[0\]\.value: expected at most 9007199254740991/));
+  t.throws(
+    () => parseSpec(changed("linux.seccomp", filter(2 ** 53)), "c"),
+    failure("invalid", /args\[0\]\.value: expected at most 9007199254740991/),
+  );
 });
 
 test("a process and resources of their own", (t) => {
@@ -102,7 +110,21 @@ test("a process and resources of their own", (t) => {
 
 test("any JSON either passes as it is or fails with our error", (t) => {
   const template = specTemplate({ rootless: false, uid: 0, gid: 0 });
-  const paths = ["process", "process.user", "process.capabilities", "mounts", "mounts.0", "hooks", "linux", "linux.resources", "linux.resources.devices", "linux.seccomp", "linux.devices", "annotations", "root"];
+  const paths = [
+    "process",
+    "process.user",
+    "process.capabilities",
+    "mounts",
+    "mounts.0",
+    "hooks",
+    "linux",
+    "linux.resources",
+    "linux.resources.devices",
+    "linux.seccomp",
+    "linux.devices",
+    "annotations",
+    "root",
+  ];
   fc.assert(
     fc.property(fc.constantFrom(...paths), fc.jsonValue(), (path, value) => {
       try {

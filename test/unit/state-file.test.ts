@@ -61,21 +61,29 @@ test("any bytes in the file give a state or that error", (t) => {
   storeState(root, state);
   const keys = Object.keys(state) as (keyof StateFile)[];
   fc.assert(
-    fc.property(fc.oneof(fc.string(), fc.json(), fc.tuple(fc.constantFrom(...keys), fc.jsonValue()).map(([key, value]) => JSON.stringify({ ...state, [key]: value }))), (text) => {
-      writeFileSync(join(root, "box/state.json"), text);
-      try {
-        t.is(readState(root, "box").version, 1);
-      } catch (error) {
-        t.true(error instanceof TskataError && error.code === "invalid", String(error));
-      }
-    }),
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc.json(),
+        fc.tuple(fc.constantFrom(...keys), fc.jsonValue()).map(([key, value]) => JSON.stringify({ ...state, [key]: value })),
+      ),
+      (text) => {
+        writeFileSync(join(root, "box/state.json"), text);
+        try {
+          t.is(readState(root, "box").version, 1);
+        } catch (error) {
+          t.true(error instanceof TskataError && error.code === "invalid", String(error));
+        }
+      },
+    ),
   );
 });
 
 test("ids: runc's rule and runc's words", async (t) => {
   for (const id of ["a", "A-b_c.d+e", "...", "0", "-x", "x".repeat(1024)]) t.notThrows(() => checkId(id), id);
   t.throws(() => checkId(""), failure("invalid", "container id cannot be empty"));
-  for (const id of [".", "..", "a/b", "../x", "a b", "é", "a\n", "x".repeat(1025)]) t.throws(() => checkId(id), failure("invalid", "invalid container ID format"), id);
+  for (const id of [".", "..", "a/b", "../x", "a b", "é", "a\n", "x".repeat(1025)])
+    t.throws(() => checkId(id), failure("invalid", "invalid container ID format"), id);
   t.regex((await runc("state", "")).stderr, /container id cannot be empty/);
   t.regex((await runc("state", "..")).stderr, /invalid container ID format/);
 });
