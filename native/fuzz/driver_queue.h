@@ -15,13 +15,13 @@ constexpr uint16_t flag_next = 1;
 constexpr uint16_t flag_write = 2;
 constexpr uint16_t flag_indirect = 4;
 
-struct Descriptor {
+struct RingDescriptor {
   uint64_t address = 0;
   uint32_t length = 0;
   uint16_t flags = 0;
   uint16_t next = 0;
 };
-static_assert(sizeof(Descriptor) == 16);
+static_assert(sizeof(RingDescriptor) == 16);
 
 struct Used {
   uint32_t head;
@@ -43,14 +43,14 @@ class DriverQueue {
   size_t room() const { return free_.size(); }
 
   // Adds one buffer of these pieces (flags: flag_write or nothing; the chain's own flags are set here) and publishes it.
-  uint16_t add(std::span<const Descriptor> pieces) {
+  uint16_t add(std::span<const RingDescriptor> pieces) {
     std::vector<uint16_t> taken;
     for (size_t i = 0; i < pieces.size(); ++i) {
       taken.push_back(free_.back());
       free_.pop_back();
     }
     for (size_t i = 0; i < pieces.size(); ++i) {
-      Descriptor descriptor = pieces[i];
+      RingDescriptor descriptor = pieces[i];
       if (i + 1 < pieces.size()) {
         descriptor.flags |= flag_next;
         descriptor.next = taken[i + 1];
@@ -64,7 +64,7 @@ class DriverQueue {
   }
 
   // By hand: any descriptor, any head, any index.
-  void set_descriptor(uint16_t index, const Descriptor& descriptor) {
+  void set_descriptor(uint16_t index, const RingDescriptor& descriptor) {
     std::memcpy(rings_.data() + 16u * index, &descriptor, sizeof descriptor);
   }
   void publish(uint16_t head) {

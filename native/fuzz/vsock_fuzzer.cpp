@@ -20,7 +20,7 @@ namespace {
 
 using namespace tskata;
 using namespace tskata::devices::vsock;
-using testing::Descriptor;
+using testing::RingDescriptor;
 using testing::DriverQueue;
 
 constexpr uint64_t base = 0x10000;
@@ -85,7 +85,7 @@ class Pod {
   }
 
   void offer(size_t buffer) {
-    const Descriptor piece{base + receive_offset + buffer * receive_buffer, receive_buffer, testing::flag_write, 0};
+    const RingDescriptor piece{base + receive_offset + buffer * receive_buffer, receive_buffer, testing::flag_write, 0};
     buffers_[receive_.add({&piece, 1})] = buffer;
   }
 
@@ -97,7 +97,8 @@ class Pod {
       PacketHeader header;
       std::memcpy(&header, memory_->data() + receive_offset + buffer * receive_buffer, sizeof header);
       require(used->length >= sizeof header && used->length <= receive_buffer);
-      require(header.src_cid == host_cid && header.op >= op_request && header.op <= op_credit_request);
+      // A reset mirrors the addresses of what it answers.
+      require((header.src_cid == host_cid || header.op == op_rst) && header.op >= op_request && header.op <= op_credit_request);
       require(used->length == sizeof header + header.length);
       if (header.op == op_request) guest_port_ = header.dst_port, peer_port_ = header.src_port;
       if (give_back) offer(buffer);
@@ -130,7 +131,7 @@ class Pod {
     head.length = honest ? payload : input.ConsumeIntegral<uint32_t>();
     std::memcpy(memory_->data() + transmit_offset, &head, sizeof head);
     const auto total = static_cast<uint32_t>(honest ? sizeof head + payload : input.ConsumeIntegralInRange<uint32_t>(0, 70000));
-    std::vector<Descriptor> pieces;
+    std::vector<RingDescriptor> pieces;
     uint32_t done = 0;
     while (done < total && pieces.size() < 5) {
       const uint32_t length = pieces.size() == 4 ? total - done : input.ConsumeIntegralInRange<uint32_t>(1, total - done);

@@ -1,0 +1,485 @@
+// Cases of the fs device: FUSE requests as a guest's kernel sends them, and as it never would.
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "devices/fs/fs.h"
+#include "fuzz/device_test.h"
+
+namespace tskata::testing {
+
+namespace {
+
+namespace files = std::filesystem;
+
+constexpr size_t priority_queue = 0;
+constexpr size_t request_queue = 1;
+constexpr size_t reply_bytes = 256 * 1024;
+constexpr uint64_t root = FUSE_ROOT_ID;
+
+template <typename... Parts>
+std::string bytes_of(const Parts&... parts) {
+  std::string out;
+  const auto add = [&out](const auto& part) {
+    if constexpr (std::is_convertible_v<decltype(part), std::string>) {
+      out += part;
+    } else {
+      out.append(reinterpret_cast<const char*>(&part), sizeof part);
+    }
+  };
+  (add(parts), ...);
+  return out;
+}
+
+std::string text(const std::string& value) { return value + '\0'; }
+
+struct Reply {
+  int error = 0;  // an errno
+  std::string body;
+
+  template <typename T>
+  T as(size_t offset = 0) const {
+    expect(error == 0, "the request succeeds, errno " + std::to_string(error));
+    expect(body.size() >= offset + sizeof(T), "size of the reply");
+    T out;
+    std::memcpy(&out, body.data() + offset, sizeof out);
+    return out;
+  }
+};
+
+struct Listed {
+  fuse_entry_out entry;
+  fuse_dirent dirent;
+};
+
+class Guest {
+ public:
+  explicit Guest(bool initialise = true)
+      : device_(std::make_shared<devices::fs::FsDevice>(devices::fs::FsOptions{tree(), "shared", 4})),
+        front_(device_),
+        request_(front_.allocate(reply_bytes)),
+        reply_(front_.allocate(reply_bytes)) {
+    if (!initialise) return;
+    const auto out = init().as<fuse_init_out>();
+    expect(out.major == 7 && out.minor == 36 && out.max_write == 1 << 20, "the session's terms");
+    expect((out.flags & FUSE_DO_READDIRPLUS) != 0 && (out.flags & FUSE_POSIX_LOCKS) == 0, "the session's features");
+  }
+
+  Reply init() { return call(FUSE_INIT, 0, bytes_of(std::array<uint32_t, 16>{7, 36, 131072, 0xffffffff, 0})); }
+
+  // Header and body in descriptors of their own; `room` for the reply.
+  Reply call(uint32_t opcode, uint64_t node, const std::string& body, size_t room = reply_bytes) {
+    fuse_in_header header{};
+    header.opcode = opcode;
+    header.unique = ++unique_;
+    header.nodeid = node;
+    header.len = static_cast<uint32_t>(sizeof header + body.size());
+    put(request_, bytes_of(header));
+    put(request_ + 64, body);
+    std::vector<RingDescriptor> pieces{{request_, sizeof header, 0, 0}};
+    if (!body.empty()) pieces.push_back({request_ + 64, static_cast<uint32_t>(body.size()), 0, 0});
+    if (room > 0) pieces.push_back({reply_, static_cast<uint32_t>(room), flag_write, 0});
+    front_.queue(request_queue).add(pieces);
+    front_.kick(request_queue);
+    return reply(room);
+  }
+
+  Reply lookup(uint64_t parent, const std::string& name) { return call(FUSE_LOOKUP, parent, text(name)); }
+  // The node of a path below the root.
+  uint64_t node(const std::string& path) {
+    uint64_t at = root;
+    for (const files::path& part : files::path(path)) at = lookup(at, part).as<fuse_entry_out>().nodeid;
+    return at;
+  }
+  uint64_t open(uint64_t node, uint32_t flags = O_RDONLY) { return call(FUSE_OPEN, node, bytes_of(fuse_open_in{flags, 0})).as<fuse_open_out>().fh; }
+  Reply read(uint64_t node, uint64_t handle, uint64_t offset, uint32_t size) {
+    fuse_read_in in{};
+    in.fh = handle;
+    in.offset = offset;
+    in.size = size;
+    return call(FUSE_READ, node, bytes_of(in));
+  }
+  Reply write(uint64_t node, uint64_t handle, uint64_t offset, const std::string& data) {
+    fuse_write_in in{};
+    in.fh = handle;
+    in.offset = offset;
+    in.size = static_cast<uint32_t>(data.size());
+    return call(FUSE_WRITE, node, bytes_of(in, data));
+  }
+  std::map<std::string, Listed> list(uint64_t node, uint32_t size) {
+    const uint64_t handle = call(FUSE_OPENDIR, node, bytes_of(fuse_open_in{O_DIRECTORY, 0})).as<fuse_open_out>().fh;
+    std::map<std::string, Listed> out;
+    fuse_read_in in{};
+    in.fh = handle;
+    in.size = size;
+    for (;;) {
+      const Reply part = call(FUSE_READDIRPLUS, node, bytes_of(in));
+      expect(part.error == 0 && part.body.size() <= size, "a part of the folder");
+      if (part.body.empty()) return out;
+      for (size_t at = 0; at < part.body.size();) {
+        const auto record = part.as<fuse_direntplus>(at);
+        const std::string name = part.body.substr(at + FUSE_NAME_OFFSET_DIRENTPLUS, record.dirent.namelen);
+        expect(out.emplace(name, Listed{record.entry_out, record.dirent}).second, name + " is told once");
+        in.offset = record.dirent.off;
+        at += FUSE_DIRENTPLUS_SIZE(&record);
+      }
+    }
+  }
+
+  Reply reply(size_t room) {
+    const Used used = front_.wait_used(request_queue);
+    fuse_out_header header{};
+    expect(used.length <= room, "used length");
+    if (used.length < sizeof header) return {};
+    const auto bytes = front_.at(reply_, used.length);
+    std::memcpy(&header, bytes.data(), sizeof header);
+    expect(header.len == used.length && header.unique == unique_, "header of the reply");
+    return {-header.error, std::string(reinterpret_cast<const char*>(bytes.data()) + sizeof header, used.length - sizeof header)};
+  }
+
+  void put(uint64_t at, const std::string& bytes) {
+    if (!bytes.empty()) std::memcpy(front_.at(at, bytes.size()).data(), bytes.data(), bytes.size());
+  }
+  FrontEnd& front() { return front_; }
+  std::string host(const std::string& path) const { return folder_ / ("shared/" + path); }
+  std::string outside(const std::string& path) const { return folder_ / ("outside/" + path); }
+  std::string content(const std::string& path) const {
+    std::ostringstream out;
+    out << std::ifstream(path).rdbuf();
+    return out.str();
+  }
+
+ private:
+  std::string tree() const {
+    files::create_directories(host("c1/rootfs/dir"));
+    files::create_directories(host("c1/mounts/v"));
+    files::create_directories(outside(""));
+    std::ofstream(host("c1/rootfs/file")) << "content";
+    std::ofstream(outside("secret")) << "secret";
+    files::create_symlink(outside(""), host("c1/rootfs/link"));
+    files::create_symlink(outside("secret"), host("c1/rootfs/secret"));
+    os::checked(::mkfifo(host("c1/rootfs/fifo").c_str(), 0666), "mkfifo");
+    return folder_ / "shared";
+  }
+
+  TemporaryFolder folder_;
+  std::shared_ptr<devices::fs::FsDevice> device_;
+  FrontEnd front_;
+  uint64_t request_;
+  uint64_t reply_;
+  uint64_t unique_ = 0;
+};
+
+void before_init() {
+  Guest guest(false);
+  expect(guest.lookup(root, "c1").error == EIO, "nothing before INIT");
+  expect(guest.call(FUSE_INIT, 0, bytes_of(std::array<uint32_t, 4>{6, 0, 0, 0})).error == EPROTO, "an old protocol is refused");
+  expect(guest.call(FUSE_INIT, 0, bytes_of(std::array<uint32_t, 4>{8, 0, 0, 0})).as<fuse_init_out>().major == 7, "a new one is told ours");
+  expect(guest.lookup(root, "c1").error == EIO, "nor is the session open yet");
+  expect(guest.init().error == 0 && guest.lookup(root, "c1").error == 0, "then it is");
+}
+
+void lookup() {
+  Guest guest;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  const auto entry = guest.lookup(rootfs, "file").as<fuse_entry_out>();
+  expect(S_ISREG(entry.attr.mode) && entry.attr.size == 7, "attributes");
+  expect(entry.entry_valid > 0 && entry.attr_valid > 0, "the container's own tree may be cached");
+  expect(guest.lookup(rootfs, "file").as<fuse_entry_out>().nodeid == entry.nodeid, "one file is one node");
+  expect(guest.lookup(rootfs, "absent").error == ENOENT, "what is not there");
+  expect(guest.lookup(entry.nodeid, "x").error == ENOTDIR, "below a file");
+  expect(guest.lookup(guest.node("c1/mounts"), "v").as<fuse_entry_out>().entry_valid == 0, "a volume may not be cached");
+}
+
+void names() {
+  Guest guest;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  for (const std::string name : {"..", ".", "", "../rootfs", "dir/..", "/", "/etc/passwd", "dir/"}) {
+    expect(guest.lookup(rootfs, name).error == EINVAL, "LOOKUP of \"" + name + "\"");
+    expect(guest.call(FUSE_UNLINK, rootfs, text(name)).error == EINVAL, "UNLINK of \"" + name + "\"");
+    expect(guest.call(FUSE_MKDIR, rootfs, bytes_of(fuse_mkdir_in{0755, 0}, text(name))).error == EINVAL, "MKDIR of \"" + name + "\"");
+    expect(guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0644, 0, 0}, text(name))).error == EINVAL,
+           "CREATE of \"" + name + "\"");
+    expect(guest.call(FUSE_RENAME, rootfs, bytes_of(fuse_rename_in{rootfs}, text("file"), text(name))).error == EINVAL,
+           "RENAME to \"" + name + "\"");
+    expect(guest.call(FUSE_SYMLINK, rootfs, bytes_of(text(name), text("target"))).error == EINVAL, "SYMLINK at \"" + name + "\"");
+  }
+  expect(guest.lookup(root, "..").error == EINVAL, "above the root");
+  expect(guest.lookup(rootfs, std::string(300, 'n')).error == ENAMETOOLONG, "a long name");
+}
+
+void read_file() {
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const uint64_t handle = guest.open(file);
+  expect(guest.read(file, handle, 0, 4096).body == "content", "the whole file");
+  expect(guest.read(file, handle, 3, 2).body == "te", "a part");
+  expect(guest.read(file, handle, 100, 10).body.empty(), "beyond the end");
+  expect(guest.read(file, handle, UINT64_MAX, 10).error == EINVAL, "at no offset");
+  expect(guest.write(file, handle, 0, "x").error == EBADF, "a handle for reading does not write");
+  expect(guest.call(FUSE_RELEASE, file, bytes_of(fuse_release_in{handle, 0, 0, 0})).error == 0, "RELEASE");
+  expect(guest.read(file, handle, 0, 10).error == EBADF, "a released handle");
+}
+
+void write_file() {
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const uint64_t handle = guest.open(file, O_RDWR);
+  const std::string data(200'000, 'w');
+  expect(guest.write(file, handle, 3, data).as<fuse_write_out>().size == data.size(), "all is written");
+  expect(guest.content(guest.host("c1/rootfs/file")) == "con" + data, "the host sees it");
+  fuse_write_in in{};
+  in.fh = handle;
+  in.size = 5000;
+  expect(guest.call(FUSE_WRITE, file, bytes_of(in, std::string("short"))).error == EINVAL, "more told than sent");
+}
+
+void create() {
+  Guest guest;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  const Reply made = guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0666, 022, 0}, text("new")));
+  const auto entry = made.as<fuse_entry_out>();
+  const auto opened = made.as<fuse_open_out>(sizeof(fuse_entry_out));
+  expect((entry.attr.mode & 07777) == 0644, "mode and umask");
+  expect(guest.write(entry.nodeid, opened.fh, 0, "hello").error == 0, "WRITE");
+  expect(guest.content(guest.host("c1/rootfs/new")) == "hello", "the host sees it");
+  const auto again = [&](uint32_t flags) {
+    return guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{flags, 0666, 0, 0}, text("new")));
+  };
+  expect(again(O_RDWR | O_EXCL).error == EEXIST, "O_EXCL");
+  expect(again(O_RDWR).as<fuse_entry_out>().nodeid == entry.nodeid, "an existing file is opened");
+  expect(guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0666, 0, 0}, text("secret"))).error != 0,
+         "a symlink is not written through");
+  expect(guest.content(guest.outside("secret")) == "secret", "what it points at is as it was");
+}
+
+void owner() {
+  Guest guest;
+  if (::getuid() != 0) return;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  fuse_in_header header{};
+  header.opcode = FUSE_MKDIR;
+  header.nodeid = rootfs;
+  header.uid = 1234;
+  header.gid = 4321;
+  const std::string body = bytes_of(header, fuse_mkdir_in{0755, 0}, text("owned"));
+  const uint64_t at = guest.front().allocate(4096);
+  guest.put(at, body);
+  guest.front().queue(request_queue).add(std::array{RingDescriptor{at, static_cast<uint32_t>(body.size()), 0, 0}, RingDescriptor{at + 1024, 1024, flag_write, 0}});
+  guest.front().kick(request_queue);
+  guest.front().wait_used(request_queue);
+  struct stat made{};
+  expect(::stat(guest.host("c1/rootfs/owned").c_str(), &made) == 0 && made.st_uid == 1234 && made.st_gid == 4321, "the caller owns it");
+}
+
+void read_folder() {
+  Guest guest;
+  for (int i = 0; i < 500; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  for (const uint32_t size : {4096u, 65536u, 300u}) {
+    const auto listed = guest.list(dir, size);
+    expect(listed.size() == 502, "every entry, and the two of dots");
+    expect(listed.at(".").entry.nodeid == 0 && listed.at("..").entry.nodeid == 0, "dots are no nodes");
+    for (const auto& [name, one] : listed) {
+      if (name[0] == '.') continue;
+      expect(one.entry.nodeid != 0 && S_ISREG(one.entry.attr.mode) && one.dirent.type == DT_REG, "attributes of " + name);
+    }
+  }
+  expect(guest.lookup(dir, "entry7").as<fuse_entry_out>().nodeid == guest.list(dir, 65536).at("entry7").entry.nodeid, "one node");
+}
+
+void rename_and_unlink() {
+  Guest guest;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  const uint64_t file = guest.node("c1/rootfs/file");
+  expect(guest.call(FUSE_RENAME, rootfs, bytes_of(fuse_rename_in{dir}, text("file"), text("moved"))).error == 0, "RENAME");
+  expect(guest.content(guest.host("c1/rootfs/dir/moved")) == "content", "it has moved");
+  expect(guest.lookup(dir, "moved").as<fuse_entry_out>().nodeid == file, "and is the same node");
+  std::ofstream(guest.host("c1/rootfs/other")) << "other";
+  const Reply kept = guest.call(FUSE_RENAME2, rootfs, bytes_of(fuse_rename2_in{dir, 1, 0}, text("other"), text("moved")));
+  expect(kept.error == EEXIST, "RENAME_NOREPLACE");
+  const uint64_t handle = guest.open(file);
+  expect(guest.call(FUSE_UNLINK, dir, text("moved")).error == 0, "UNLINK");
+  expect(guest.read(file, handle, 0, 100).body == "content", "an open file outlives its name");
+  expect(guest.lookup(dir, "moved").error == ENOENT, "the name is gone");
+  expect(guest.call(FUSE_RMDIR, rootfs, text("dir")).error == 0, "RMDIR");
+  expect(guest.call(FUSE_UNLINK, rootfs, text("link")).error == 0 && files::exists(guest.outside("secret")), "a symlink goes, not its target");
+}
+
+void symlinks() {
+  Guest guest;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  const auto made = guest.call(FUSE_SYMLINK, rootfs, bytes_of(text("new"), text("../../../../etc"))).as<fuse_entry_out>();
+  expect(S_ISLNK(made.attr.mode), "SYMLINK");
+  expect(guest.call(FUSE_READLINK, made.nodeid, "").body == "../../../../etc", "READLINK");
+  for (const char* name : {"link", "secret", "new"}) {
+    const auto entry = guest.lookup(rootfs, name).as<fuse_entry_out>();
+    expect(S_ISLNK(entry.attr.mode), "LOOKUP tells of the symlink itself");
+    expect(guest.lookup(entry.nodeid, "secret").error == ENOTDIR, "there is nothing below it");
+    expect(guest.call(FUSE_OPEN, entry.nodeid, bytes_of(fuse_open_in{O_RDWR, 0})).error == EINVAL, "it cannot be opened");
+    expect(guest.call(FUSE_OPENDIR, entry.nodeid, bytes_of(fuse_open_in{0, 0})).error == EINVAL, "nor as a folder");
+    fuse_setattr_in change{};
+    change.valid = FATTR_MODE | FATTR_SIZE;
+    expect(guest.call(FUSE_SETATTR, entry.nodeid, bytes_of(change)).error != 0, "nor its target be changed");
+  }
+  expect(guest.content(guest.outside("secret")) == "secret", "the target is as it was");
+}
+
+void special_files() {
+  Guest guest;
+  const uint64_t fifo = guest.node("c1/rootfs/fifo");
+  expect(guest.call(FUSE_OPEN, fifo, bytes_of(fuse_open_in{O_RDONLY, 0})).error == EINVAL, "a FIFO is not opened, nor waited for");
+  expect(guest.call(FUSE_CREATE, guest.node("c1/rootfs"), bytes_of(fuse_create_in{O_RDONLY, 0644, 0, 0}, text("fifo"))).error == EINVAL,
+         "nor by CREATE");
+}
+
+void unknown_ids() {
+  Guest guest;
+  for (const uint64_t id : {uint64_t{0}, uint64_t{999}, UINT64_MAX}) {
+    expect(guest.lookup(id, "x").error == ESTALE, "a node never told");
+    expect(guest.read(root, id, 0, 10).error == EBADF, "a handle never told");
+    expect(guest.call(FUSE_RELEASE, root, bytes_of(fuse_release_in{id, 0, 0, 0})).error == EBADF, "RELEASE of it");
+    expect(guest.call(FUSE_FORGET, id, bytes_of(fuse_forget_in{UINT64_MAX}), 0).error == 0, "FORGET of it");
+  }
+  expect(guest.lookup(root, "c1").error == 0, "the root is not forgotten");
+}
+
+void forget() {
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  expect(guest.node("c1/rootfs/file") == file, "two lookups");
+  const auto getattr = [&] { return guest.call(FUSE_GETATTR, file, bytes_of(fuse_getattr_in{})).error; };
+  guest.call(FUSE_FORGET, file, bytes_of(fuse_forget_in{1}), 0);
+  expect(getattr() == 0, "one lookup is left");
+  guest.call(FUSE_BATCH_FORGET, 0, bytes_of(fuse_batch_forget_in{1, 0}, fuse_forget_one{file, 1}), 0);
+  expect(getattr() == ESTALE, "none is left");
+  expect(guest.call(FUSE_BATCH_FORGET, 0, bytes_of(fuse_batch_forget_in{UINT32_MAX, 0})).error == EINVAL, "a count beyond reason");
+}
+
+void malformed() {
+  Guest guest;
+  for (uint32_t opcode = 0; opcode < 64; ++opcode) {
+    if (opcode == FUSE_DESTROY) continue;  // has no body, and ends the session
+    for (const size_t length : {0u, 1u, 7u, 15u}) {
+      guest.call(opcode, root, std::string(length, '\xff'));
+      guest.call(opcode, root, std::string(length, '\xff'), 10);
+      guest.call(opcode, root, std::string(length, '\xff'), 0);
+    }
+  }
+  expect(guest.call(4000, root, "").error == ENOSYS, "an unknown operation");
+  expect(guest.lookup(root, "c1").error == 0, "the device lives");
+}
+
+void short_header() {
+  Guest guest;
+  const uint64_t at = guest.front().allocate(4096);
+  guest.front().queue(request_queue).add(std::array{RingDescriptor{at, 10, 0, 0}, RingDescriptor{at + 64, 100, flag_write, 0}});
+  guest.front().kick(request_queue);
+  expect(guest.front().wait_used(request_queue).length == 0, "no header, no reply");
+  expect(guest.lookup(root, "c1").error == 0, "the device lives");
+}
+
+// Many requests at once, answered in any order.
+void concurrent() {
+  Guest guest;
+  FrontEnd& front = guest.front();
+  constexpr size_t slot = 512;
+  constexpr size_t slots = 20;
+  const uint64_t at = front.allocate(slot * slots * 2);
+  for (size_t i = 0; i < slots; ++i) {
+    fuse_in_header header{};
+    header.opcode = FUSE_LOOKUP;
+    header.nodeid = root;
+    const std::string body = bytes_of(header, text("c1"));
+    guest.put(at + 2 * i * slot, body);
+    front.queue(request_queue).add(std::array{RingDescriptor{at + 2 * i * slot, static_cast<uint32_t>(body.size()), 0, 0},
+                                              RingDescriptor{at + (2 * i + 1) * slot, slot, flag_write, 0}});
+  }
+  front.kick(request_queue);
+  for (size_t i = 0; i < slots; ++i) {
+    expect(front.wait_used(request_queue).length == sizeof(fuse_out_header) + sizeof(fuse_entry_out), "a reply");
+  }
+}
+
+// A queue that a driver keeps full stops all the same, and what was taken has been answered.
+void stop_under_load() {
+  Guest guest;
+  FrontEnd& front = guest.front();
+  fuse_in_header header{};
+  header.opcode = FUSE_STATFS;
+  header.nodeid = root;
+  const uint64_t at = front.allocate(4096);
+  guest.put(at, bytes_of(header));
+  DriverQueue& queue = front.queue(request_queue);
+  for (uint16_t i = 0; i < FrontEnd::queue_size; i = static_cast<uint16_t>(i + 2)) {
+    queue.set_descriptor(i, {at, sizeof header, flag_next, static_cast<uint16_t>(i + 1)});
+    queue.set_descriptor(static_cast<uint16_t>(i + 1), {at + 1024, 1024, flag_write, 0});
+  }
+  std::jthread driver([&](const std::stop_token& done) {
+    uint16_t next = queue.used_index();
+    while (!done.stop_requested()) {
+      while (static_cast<uint16_t>(next - queue.used_index()) < FrontEnd::queue_size / 2) {
+        queue.publish(static_cast<uint16_t>(next % (FrontEnd::queue_size / 2) * 2));
+        ++next;
+      }
+      front.kick(request_queue);
+    }
+  });
+  eventually([&] { return queue.used_index() > 1000; }, "the queue is busy");
+  const uint32_t taken = front.stop_queue(request_queue);
+  const uint16_t answered = queue.used_index();
+  expect(static_cast<uint16_t>(taken) == answered, "what was taken has been answered");
+}
+
+void break_requests(const Breakage& how) {
+  Guest guest;
+  how.make(guest.front(), request_queue);
+  guest.front().kick(request_queue);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  expect(!guest.front().queue(request_queue).take(), "nothing comes back");
+  const uint64_t at = guest.front().allocate(4096);
+  fuse_in_header header{};
+  header.opcode = FUSE_FORGET;
+  guest.put(at, bytes_of(header, fuse_forget_in{1}));
+  guest.front().queue(priority_queue).add(std::array{RingDescriptor{at, sizeof header + sizeof(fuse_forget_in), 0, 0}});
+  guest.front().kick(priority_queue);
+  guest.front().wait_used(priority_queue);  // the other queue is served still
+  guest.front().stop_queue(request_queue);
+  guest.front().start_queue(request_queue);
+  expect(guest.lookup(root, "c1").error == 0, "the queue works again once it is set up anew");
+}
+
+}  // namespace
+
+std::vector<Case> fs_cases() {
+  std::vector<Case> out{
+      {"fs: INIT comes first", before_init},
+      {"fs: LOOKUP", lookup},
+      {"fs: names are one component", names},
+      {"fs: OPEN and READ", read_file},
+      {"fs: WRITE", write_file},
+      {"fs: CREATE", create},
+      {"fs: what is made belongs to the caller", owner},
+      {"fs: READDIRPLUS", read_folder},
+      {"fs: RENAME and UNLINK", rename_and_unlink},
+      {"fs: symlinks lead nowhere", symlinks},
+      {"fs: special files are not opened", special_files},
+      {"fs: ids never told", unknown_ids},
+      {"fs: FORGET", forget},
+      {"fs: malformed requests", malformed},
+      {"fs: request shorter than a header", short_header},
+      {"fs: many requests at once", concurrent},
+      {"fs: stop under load", stop_under_load},
+  };
+  for (const Breakage& how : breakages()) out.push_back({std::string("fs: ") + how.name, [&how] { break_requests(how); }});
+  return out;
+}
+
+}  // namespace tskata::testing

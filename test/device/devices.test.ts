@@ -1,0 +1,25 @@
+/**
+ * The virtio devices without a VM: native/fuzz/device_test is a vhost-user front-end with queues filled by hand over memfd memory,
+ * against the real transport and devices, built with AddressSanitizer and UndefinedBehaviorSanitizer. One test a case.
+ */
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import test from "ava";
+import { buildFuzz } from "../../scripts/fuzz.ts";
+
+const CASE_MS = 60_000;
+const call = promisify(execFile);
+
+const program = join(await buildFuzz("device_test"), "device_test");
+const { stdout } = await call(program, ["--list"]);
+
+for (const name of stdout.trimEnd().split("\n")) {
+  test.serial(name, async (t) => {
+    const failure = await call(program, [name], { timeout: CASE_MS }).then(
+      () => undefined,
+      (error: { stderr: string; message: string }) => `${error.message}\n${error.stderr}`,
+    );
+    t.is(failure, undefined);
+  });
+}
