@@ -1,0 +1,34 @@
+/** What PID 1 must mount before anything else can be: the kernel's filesystems, /dev, tmpfs where files are written, cgroup v2. */
+import { mkdirSync } from "node:fs";
+import { native } from "../../src/native.ts";
+
+const NOSUID = 2;
+const NODEV = 4;
+const NOEXEC = 8;
+const KERNEL = NOSUID | NODEV | NOEXEC;
+
+/** The image has these folders; /dev is devtmpfs, which the kernel mounts itself (CONFIG_DEVTMPFS_MOUNT). */
+const MOUNTS: readonly (readonly [source: string, target: string, type: string, flags: number, data: string])[] = [
+  ["proc", "/proc", "proc", KERNEL, ""],
+  ["sysfs", "/sys", "sysfs", KERNEL, ""],
+  ["tmpfs", "/run", "tmpfs", NOSUID | NODEV, "mode=0755"],
+  ["tmpfs", "/tmp", "tmpfs", NOSUID | NODEV, "mode=1777"],
+  ["devpts", "/dev/pts", "devpts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"],
+  ["shm", "/dev/shm", "tmpfs", KERNEL, "mode=1777"],
+  ["mqueue", "/dev/mqueue", "mqueue", KERNEL, ""],
+  ["cgroup2", "/sys/fs/cgroup", "cgroup2", KERNEL, "nsdelegate,memory_recursiveprot"],
+];
+
+export function mountEarly(): void {
+  for (const [source, target, type, flags, data] of MOUNTS) {
+    if (target.startsWith("/dev/")) mkdirSync(target, { recursive: true });
+    native().mount(source, target, type, flags, data);
+  }
+  mkdirSync("/run/tskata/copy-up", { recursive: true });
+}
+
+/** The pod's shared tree: virtio-fs. Devices in it are made harmless by each container's own filter, set-uid programs are wanted. */
+export function mountShared(tag: string, target: string): void {
+  mkdirSync(target, { recursive: true });
+  native().mount(tag, target, "virtiofs", 0, "");
+}

@@ -1,0 +1,126 @@
+/**
+ * stdio of one process: pipes or a pty on its side, streams to the host on the other, relays between.
+ *
+ *   stdin   stream ─relay─► pipe ─► process          with a terminal: stream ─► master, master ─► stream
+ *   stdout  process ─► pipe ─relay─► stream
+ */
+import { native, type Relay } from "../../src/native.ts";
+import type { Stdio as StdioIds } from "../../src/protocols/generated/agent.ts";
+import type { Streams } from "./streams.ts";
+
+/** Bytes that the process wrote, as read from its pipes. */
+export interface OutputCounts {
+  readonly stdout: bigint;
+  readonly stderr: bigint;
+}
+
+interface Claimed {
+  readonly stdin: number | undefined;
+  readonly stdout: number | undefined;
+  readonly stderr: number | undefined;
+}
+
+/** Descriptors before and while a process is launched; `connect` or `close` ends this. */
+export class StdioPreparation {
+  /** What the launcher gets as 0, 1, 2; -1 is /dev/null. */
+  readonly child: [number, number, number] = [-1, -1, -1];
+  readonly #streams: Claimed;
+  readonly #ours: { stdin?: number; stdout?: number; stderr?: number } = {};
+
+  private constructor(streams: Claimed, terminal: boolean) {
+    this.#streams = streams;
+    if (terminal) return;
+    if (streams.stdin !== undefined) [this.child[0], this.#ours.stdin] = native().pipe();
+    if (streams.stdout !== undefined) [this.#ours.stdout, this.child[1]] = native().pipe();
+    if (streams.stderr !== undefined) [this.#ours.stderr, this.child[2]] = native().pipe();
+  }
+
+  static async begin(streams: Streams, ids: StdioIds | undefined, terminal: boolean): Promise<StdioPreparation> {
+    const claimed: { stdin?: number; stdout?: number; stderr?: number } = {};
+    try {
+      for (const name of ["stdin", "stdout", "stderr"] as const) {
+        const id = ids?.[name] ?? 0n;
+        if (id !== 0n) claimed[name] = await streams.claim(id);
+      }
+      return new StdioPreparation({ stdin: claimed.stdin, stdout: claimed.stdout, stderr: claimed.stderr }, terminal);
+    } catch (error) {
+      for (const fd of Object.values(claimed)) native().closeFd(fd);
+      throw error;
+    }
+  }
+
+  /** The process has its ends: starts the relays. `terminal` is the pty's master, taken over. */
+  connect(terminal: number | null): ProcessStdio {
+    this.#closeChild();
+    const { stdin, stdout, stderr } = this.#streams;
+    if (terminal !== null) return connectTerminal(terminal, stdin, stdout);
+    return new ProcessStdio(
+      stdin === undefined ? undefined : native().relay(stdin, this.#ours.stdin ?? -1),
+      stdout === undefined ? undefined : native().relay(this.#ours.stdout ?? -1, stdout),
+      stderr === undefined ? undefined : native().relay(this.#ours.stderr ?? -1, stderr),
+      undefined,
+    );
+  }
+
+  /** The launch has failed. */
+  close(): void {
+    this.#closeChild();
+    for (const fd of [...Object.values(this.#ours), ...Object.values(this.#streams)]) if (fd !== undefined) native().closeFd(fd);
+  }
+
+  #closeChild(): void {
+    for (const [index, fd] of this.child.entries()) {
+      if (fd >= 0) native().closeFd(fd);
+      this.child[index] = -1;
+    }
+  }
+}
+
+function connectTerminal(master: number, stdin: number | undefined, stdout: number | undefined): ProcessStdio {
+  const input = stdin === undefined ? undefined : native().relay(stdin, native().dupFd(master));
+  const output = stdout === undefined ? undefined : native().relay(native().dupFd(master), stdout);
+  return new ProcessStdio(input, output, undefined, master);
+}
+
+export class ProcessStdio {
+  readonly #stdin: Relay | undefined;
+  readonly #stdout: Relay | undefined;
+  readonly #stderr: Relay | undefined;
+  #terminal: number | undefined;
+
+  constructor(stdin: Relay | undefined, stdout: Relay | undefined, stderr: Relay | undefined, terminal: number | undefined) {
+    this.#stdin = stdin;
+    this.#stdout = stdout;
+    this.#stderr = stderr;
+    this.#terminal = terminal;
+  }
+
+  /** The process has ended: everything it wrote has been read when this resolves. */
+  async drain(): Promise<OutputCounts> {
+    this.closeStdin();
+    const [stdout, stderr] = await Promise.all([this.#stdout?.drained() ?? 0n, this.#stderr?.drained() ?? 0n]);
+    this.#closeTerminal();
+    return { stdout, stderr };
+  }
+
+  closeStdin(): void {
+    this.#stdin?.stop();
+  }
+
+  resize(rows: number, columns: number): boolean {
+    if (this.#terminal === undefined) return false;
+    native().setWindowSize(this.#terminal, rows, columns);
+    return true;
+  }
+
+  /** Nobody is to be waited for any more. */
+  close(): void {
+    for (const relay of [this.#stdin, this.#stdout, this.#stderr]) relay?.stop();
+    this.#closeTerminal();
+  }
+
+  #closeTerminal(): void {
+    if (this.#terminal !== undefined) native().closeFd(this.#terminal);
+    this.#terminal = undefined;
+  }
+}

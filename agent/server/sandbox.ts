@@ -1,0 +1,68 @@
+/** The Sandbox service: the pod as a whole. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism, freemem, loadavg, release, totalmem, uptime } from "node:os";
+import { TskataError } from "../../src/base/errors.ts";
+import { TSKATA_VERSION } from "../../src/base/version.ts";
+import { native } from "../../src/native.ts";
+import type { CheckResponse, CreateSandboxRequest, MetricsResponse, SandboxService, Span } from "../../src/protocols/generated/agent.ts";
+import { mountShared } from "../init/mounts.ts";
+import { log, setLogLevel } from "../log.ts";
+import { boottimeNs } from "../clock.ts";
+import type { UnaryHandlers } from "./handlers.ts";
+import type { Pod } from "./pod.ts";
+
+const SHARED = "/run/tskata/shared";
+
+export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
+  readonly #pod: Pod;
+  readonly #spans: readonly Span[];
+  #created = false;
+
+  constructor(pod: Pod, spans: readonly Span[]) {
+    this.#pod = pod;
+    this.#spans = spans;
+  }
+
+  check(): CheckResponse {
+    return { version: TSKATA_VERSION, kernel: release(), boottimeNs: boottimeNs(), spans: this.#spans };
+  }
+
+  createSandbox(request: CreateSandboxRequest): Record<never, never> {
+    if (this.#created) throw new TskataError("wrong-state", "the sandbox is set up already");
+    this.#created = true;
+    setLogLevel(request.logLevel);
+    native().setClock(request.realtimeNs);
+    if (request.entropy.length > 0) native().addEntropy(request.entropy);
+    if (request.hostname !== "") native().sethostname(request.hostname);
+    native().setLinkUp("lo");
+    for (const [name, value] of request.sysctls) writeFileSync(`/proc/sys/${name.replaceAll(".", "/")}`, value);
+    if (request.sharedTag !== "") mountShared(request.sharedTag, SHARED);
+    return {};
+  }
+
+  getMetrics(): MetricsResponse {
+    return {
+      memoryTotal: BigInt(totalmem()),
+      memoryAvailable: BigInt(freemem()),
+      agentRss: BigInt(process.memoryUsage.rss()),
+      load1: loadavg()[0] ?? 0,
+      cpus: availableParallelism(),
+      containers: this.#pod.size,
+      uptimeNs: BigInt(Math.round(uptime() * 1e9)),
+    };
+  }
+
+  /** Ends everything and powers off; the answer may not get through. */
+  async shutdown(): Promise<Record<never, never>> {
+    log("info", "shutting down", { containers: this.#pod.size });
+    for (const id of this.#pod.ids()) await this.#pod.remove(id).catch((error: unknown) => log("warn", String(error)));
+    // The shared tree is written through to the host when it is unmounted.
+    if (isMounted(SHARED)) native().umount(SHARED, 0);
+    setImmediate(() => native().reboot("restart"));
+    return {};
+  }
+}
+
+function isMounted(path: string): boolean {
+  return readFileSync("/proc/self/mounts", "utf8").split("\n").some((line) => line.split(" ")[1] === path);
+}

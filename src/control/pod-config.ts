@@ -1,0 +1,31 @@
+/** <pod>/config.json: what the command line tells a sandbox process before it starts it. */
+import * as z from "zod/mini";
+
+const podConfigSchema = z.object({
+  version: z.literal(1),
+  /** The container that starts the pod. */
+  id: z.string(),
+  hypervisor: z.object({
+    driver: z.literal("qemu"),
+    accelerator: z.enum(["kvm", "tcg"]),
+    /** Absolute path. */
+    qemu: z.string(),
+  }),
+  /** Absolute path of the program that processes of the pod pass through. */
+  jail: z.string(),
+  kernel: z.string(),
+  image: z.string(),
+  kernelParameters: z.array(z.string()),
+  vcpus: z.int().check(z.minimum(1)),
+  memoryMib: z.int().check(z.minimum(1)),
+  hostname: z.string(),
+  guestLogLevel: z.string(),
+  logLevel: z.string(),
+  fsThreads: z.int().check(z.minimum(1)),
+});
+
+export type PodConfig = z.infer<typeof podConfigSchema>;
+
+export function parsePodConfig(text: string): PodConfig {
+  return podConfigSchema.parse(JSON.parse(text));
+}

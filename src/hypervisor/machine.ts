@@ -1,0 +1,37 @@
+/** What a driver makes: a machine that runs until its end is told. */
+import type { VirtioDevice } from "../native.ts";
+
+export interface MachineOptions {
+  readonly kernel: string;
+  readonly image: string;
+  readonly commandLine: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly vsock: VirtioDevice;
+  readonly fs: VirtioDevice;
+  /** The guest's serial console is appended here. */
+  readonly consoleLog: string;
+}
+
+export interface Machine {
+  readonly pid: number;
+  /** Resolves with how it ended, in words. */
+  readonly ended: Promise<string>;
+  /** Ends it now. */
+  kill(): void;
+}
+
+/** What every guest is told, whatever the driver. */
+export function kernelCommandLine(root: string, parameters: readonly string[]): string {
+  const own = [
+    ...["console=ttyS0", "loglevel=4", "panic=-1", "reboot=t"],
+    ...[`root=${root}`, "rootfstype=erofs", "ro", "init=/bin/node"],
+    "cgroup_no_v1=all",
+    // The host's RNG device and the sandbox's entropy seed it anyway; waiting for jitter would cost the start.
+    "random.trust_cpu=on",
+  ];
+  return [...own, ...parameters, "--", ...NODE_FLAGS, "/agent/agent.cjs"].join(" ");
+}
+
+/** Of node as PID 1: measured in docs/performance.md. */
+const NODE_FLAGS = ["--max-old-space-size=64", "--max-semi-space-size=2", "--no-warnings"];

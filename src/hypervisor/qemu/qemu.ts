@@ -1,0 +1,38 @@
+/** The qemu driver: QEMU as a child process, our devices attached by vhost-user. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { TskataError } from "../../base/errors.ts";
+import { native } from "../../native.ts";
+import type { Machine, MachineOptions } from "../machine.ts";
+import { qemuArguments } from "./command-line.ts";
+
+export interface QemuDriver {
+  readonly program: string;
+  readonly accelerator: "kvm" | "tcg";
+  /** Program that ends the child when this process dies. */
+  readonly jail: string;
+  /** What QEMU says is appended here. */
+  readonly log: string;
+}
+
+const SOCKETS = { vsock: "vsock.vhost", fs: "fs.vhost" };
+
+export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
+  const servers = [native().serveVhostUser(options.vsock, SOCKETS.vsock), native().serveVhostUser(options.fs, SOCKETS.fs)];
+  const args = qemuArguments({ ...options, accelerator: driver.accelerator, sockets: SOCKETS });
+  const log = openSync(driver.log, "a", 0o600);
+  let child: ChildProcess;
+  try {
+    child = spawn(driver.jail, ["--die-with-parent", "--", driver.program, ...args], { stdio: ["ignore", log, log] });
+  } finally {
+    closeSync(log);
+  }
+  const ended = new Promise<string>((done) => {
+    child.once("error", (error) => done(`qemu could not be started: ${error.message}`));
+    child.once("exit", (code, signal) => done(signal === null ? `qemu exited with ${code}` : `qemu was killed by ${signal}`));
+  }).finally(() => {
+    for (const server of servers) server.close();
+  });
+  if (child.pid === undefined) throw new TskataError("unavailable", `start ${driver.program}`);
+  return { pid: child.pid, ended, kill: () => void child.kill("SIGKILL") };
+}

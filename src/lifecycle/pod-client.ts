@@ -1,0 +1,94 @@
+/** Calls to a pod's sandbox process, in the command line's terms. */
+import { join } from "node:path";
+import { ControlClient } from "../control/client.ts";
+import { handOver as sendDescriptors } from "../control/handoff.ts";
+import { podPaths } from "../base/paths.ts";
+import {
+  type ContainerRequest,
+  ControlService,
+  type CreateRequest,
+  type CreateResponse,
+  type DeleteRequest,
+  type EventsRequest,
+  type EventsResponse,
+  type ExecRequest,
+  type Handoff,
+  type KillRequest,
+  type ProcessesResponse,
+  type ShutdownRequest,
+  type UpdateRequest,
+} from "../protocols/generated/control.ts";
+import type { StdioPlan } from "./stdio.ts";
+
+export class PodClient implements Disposable {
+  readonly #client: ControlClient;
+
+  constructor(client: ControlClient) {
+    this.#client = client;
+  }
+
+  async create(request: Partial<CreateRequest>): Promise<CreateResponse> {
+    return await this.#client.call(ControlService.create, request);
+  }
+
+  async start(request: ContainerRequest): Promise<void> {
+    await this.#client.call(ControlService.start, request);
+  }
+
+  async exec(request: Partial<ExecRequest>): Promise<CreateResponse> {
+    return await this.#client.call(ControlService.exec, request);
+  }
+
+  async kill(request: Partial<KillRequest>, timeoutMs?: number): Promise<void> {
+    await this.#client.call(ControlService.kill, request, timeoutMs);
+  }
+
+  async delete(request: Partial<DeleteRequest>, timeoutMs?: number): Promise<void> {
+    await this.#client.call(ControlService.delete, request, timeoutMs);
+  }
+
+  async update(request: UpdateRequest): Promise<void> {
+    await this.#client.call(ControlService.update, request);
+  }
+
+  async pause(request: ContainerRequest): Promise<void> {
+    await this.#client.call(ControlService.pause, request);
+  }
+
+  async resume(request: ContainerRequest): Promise<void> {
+    await this.#client.call(ControlService.resume, request);
+  }
+
+  /** JSON text of the "data" object of `events --stats`. */
+  async stats(request: ContainerRequest): Promise<string> {
+    return Buffer.from((await this.#client.call(ControlService.stats, request)).json).toString("utf8");
+  }
+
+  async processes(request: ContainerRequest): Promise<ProcessesResponse> {
+    return await this.#client.call(ControlService.processes, request);
+  }
+
+  async events(request: EventsRequest): Promise<EventsResponse> {
+    return await this.#client.call(ControlService.events, request);
+  }
+
+  async info(): Promise<string> {
+    return Buffer.from((await this.#client.call(ControlService.info, {})).json).toString("utf8");
+  }
+
+  async shutdown(request: ShutdownRequest, timeoutMs?: number): Promise<void> {
+    await this.#client.call(ControlService.shutdown, request, timeoutMs);
+  }
+
+  [Symbol.dispose](): void {
+    this.#client[Symbol.dispose]();
+  }
+}
+
+export async function connectPod(folder: string): Promise<PodClient> {
+  return new PodClient(ControlClient.connect(podPaths(folder).control));
+}
+
+export function handOver(podFolder: string, stdio: Pick<StdioPlan, "stdin" | "stdout" | "stderr">, proxy: number): Handoff {
+  return sendDescriptors(join(podFolder, "handoff.sock"), { ...stdio, proxy });
+}

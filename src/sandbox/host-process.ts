@@ -1,0 +1,143 @@
+/**
+ * One guest process as the host has it: the pumps of its stdio and its proxy.
+ *
+ *   caller's stdin  ─relay─► vsock stream ─► guest       the exit is told to the proxy when every byte that the process
+ *   caller's stdout ◄─relay─ vsock stream ◄─ guest       wrote has been written to the caller's descriptors
+ */
+import { writeSync } from "node:fs";
+import { native, type PacketSocket, type Relay, type VirtioDevice } from "../native.ts";
+import { STDIO_PORT, STREAM_ID_BYTES } from "../protocols/agent-service.ts";
+import type { Stdio } from "../protocols/generated/agent.ts";
+import { closeAll, type Descriptors } from "./handoffs.ts";
+
+export interface ProxyRequests {
+  signal(signal: number): void;
+  resize(rows: number, columns: number): void;
+  /** The proxy was killed or has died: its guest process must, too. */
+  gone(): void;
+}
+
+let lastStreamId = 0n;
+
+export class HostProcess {
+  /** Stream ids, for the request that makes the guest process. */
+  readonly stdio: Stdio;
+  /** 0 until the proxy has said it. */
+  proxyPid = 0;
+  readonly #streams: { stdin?: number; stdout?: number; stderr?: number };
+  #fds: Descriptors;
+  #stdin: Relay | undefined;
+  #outputs: { readonly stdout: Relay | undefined; readonly stderr: Relay | undefined } = { stdout: undefined, stderr: undefined };
+  #proxy: PacketSocket | undefined;
+  #ended = false;
+
+  private constructor(fds: Descriptors, stdio: Stdio, streams: { stdin?: number; stdout?: number; stderr?: number }) {
+    this.#fds = fds;
+    this.stdio = stdio;
+    this.#streams = streams;
+  }
+
+  /** Connects a stream for each descriptor there is. On failure everything is closed. */
+  static async connect(vsock: VirtioDevice, fds: Descriptors): Promise<HostProcess> {
+    const streams: { stdin?: number; stdout?: number; stderr?: number } = {};
+    const ids = { stdin: 0n, stdout: 0n, stderr: 0n };
+    try {
+      for (const name of ["stdin", "stdout", "stderr"] as const) {
+        if (fds[name] === undefined) continue;
+        ids[name] = ++lastStreamId;
+        streams[name] = await openStream(vsock, ids[name]);
+      }
+      return new HostProcess(fds, ids, streams);
+    } catch (error) {
+      closeAll([...Object.values(streams), ...Object.values(fds)]);
+      throw error;
+    }
+  }
+
+  /** The guest process is there (it may still wait for its start): output flows, the proxy is heard. */
+  begin(requests: ProxyRequests): void {
+    const { stdout, stderr, proxy } = this.#fds;
+    this.#outputs = { stdout: relay(this.#streams.stdout, stdout), stderr: relay(this.#streams.stderr, stderr) };
+    this.#fds = { ...this.#fds, stdout: undefined, stderr: undefined, proxy: undefined };
+    delete this.#streams.stdout;
+    delete this.#streams.stderr;
+    if (proxy !== undefined) this.#proxy = native().packetSocket(proxy, (message) => this.#onProxy(message, requests));
+  }
+
+  /** The guest process runs: input flows. Not before, so that a container that is never started has not taken its caller's input. */
+  beginInput(): void {
+    this.#stdin = relay(this.#fds.stdin, this.#streams.stdin);
+    if (this.#stdin === undefined) return;
+    this.#fds = { ...this.#fds, stdin: undefined };
+    delete this.#streams.stdin;
+  }
+
+  closeInput(): void {
+    this.#stdin?.stop();
+  }
+
+  /** Resolves when this many bytes have reached the caller, or can't any more. */
+  async delivered(stdout: bigint, stderr: bigint): Promise<void> {
+    await Promise.all([this.#outputs.stdout?.reached(stdout), this.#outputs.stderr?.reached(stderr)]);
+  }
+
+  /** Resolves when the outputs have ended by themselves: the guest has gone, and what it sent is delivered. */
+  async outputsEnded(): Promise<void> {
+    await Promise.all([this.#outputs.stdout?.ended, this.#outputs.stderr?.ended]);
+  }
+
+  /** The process has ended: its proxy ends alike. Outputs that others in the guest still hold go on. */
+  end(waitStatus: number): void {
+    const status = Buffer.alloc(5);
+    status.write("X", "latin1");
+    status.writeInt32LE(waitStatus, 1);
+    try {
+      this.#proxy?.send(status);
+    } catch {
+      // Killed meanwhile: nobody is left to tell.
+    }
+    this.#close();
+  }
+
+  /** The process is lost: its proxy dies by SIGKILL. */
+  lose(): void {
+    this.#close();
+  }
+
+  /** As lose, and its outputs end now. */
+  abandon(): void {
+    this.#close();
+    this.#outputs.stdout?.stop();
+    this.#outputs.stderr?.stop();
+  }
+
+  #close(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#stdin?.stop();
+    this.#proxy?.close();
+    closeAll([...Object.values(this.#fds), ...Object.values(this.#streams)]);
+    this.#fds = { stdin: undefined, stdout: undefined, stderr: undefined, proxy: undefined };
+    for (const name of ["stdin", "stdout", "stderr"] as const) delete this.#streams[name];
+  }
+
+  #onProxy(message: Buffer | null, requests: ProxyRequests): void {
+    if (this.#ended) return;
+    if (message === null) requests.gone();
+    else if (message[0] === 0x50 && message.length >= 5) this.proxyPid = message.readUInt32LE(1);
+    else if (message[0] === 0x53 && message.length >= 2) requests.signal(message.readUInt8(1));
+    else if (message[0] === 0x57 && message.length >= 5) requests.resize(message.readUInt16LE(1), message.readUInt16LE(3));
+  }
+}
+
+function relay(source: number | undefined, destination: number | undefined): Relay | undefined {
+  return source === undefined || destination === undefined ? undefined : native().relay(source, destination);
+}
+
+async function openStream(vsock: VirtioDevice, id: bigint): Promise<number> {
+  const fd = await native().connectVsock(vsock, STDIO_PORT);
+  const tag = Buffer.alloc(STREAM_ID_BYTES);
+  tag.writeBigUInt64BE(id);
+  writeSync(fd, tag);
+  return fd;
+}

@@ -1,0 +1,39 @@
+/** Entry point of a pod's sandbox process: its working folder is the pod's, descriptor 3 takes one line that says how the start went. */
+import { closeSync, readFileSync, writeSync } from "node:fs";
+import { errorChain, TskataError } from "../base/errors.ts";
+import { parsePodConfig } from "../control/pod-config.ts";
+import { Sandbox } from "./sandbox.ts";
+import { openLog } from "./log.ts";
+
+const READY_FD = 3;
+
+function tell(answer: object): void {
+  try {
+    writeSync(READY_FD, `${JSON.stringify(answer)}\n`);
+  } catch {
+    // The command line has gone; the pod ends with its container's deletion.
+  }
+  closeSync(READY_FD);
+}
+
+async function main(): Promise<void> {
+  process.title = "tskata-sandbox";
+  const config = parsePodConfig(readFileSync("config.json", "utf8"));
+  const log = openLog(config.logLevel);
+  process.on("uncaughtException", (error) => log.error({ error: error.stack }, "uncaught exception"));
+  process.on("unhandledRejection", (reason) => log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection"));
+  // The pod is ended by its deletion; a terminal's signals are for the command line.
+  for (const signal of ["SIGINT", "SIGHUP", "SIGPIPE"] as const) process.on(signal, () => {});
+  const sandbox = new Sandbox(config, log);
+  process.on("SIGTERM", () => void sandbox.shutdown(0));
+  try {
+    await sandbox.start();
+    tell({ ok: true });
+  } catch (error) {
+    log.error({ error: errorChain(error) }, "start failed");
+    tell({ ok: false, error: { code: error instanceof TskataError ? error.code : "internal", message: errorChain(error) } });
+    await sandbox.shutdown(0);
+  }
+}
+
+void main();

@@ -1,0 +1,238 @@
+/** A pod's sandbox: devices, machine, agent, control API; its start read top-down. */
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { AgentClient } from "../agent-client/agent-client.ts";
+import { TskataError } from "../base/errors.ts";
+import type { PodConfig } from "../control/pod-config.ts";
+import { ControlServer } from "../control/server.ts";
+import { kernelCommandLine, type Machine } from "../hypervisor/machine.ts";
+import { startQemu } from "../hypervisor/qemu/qemu.ts";
+import { native, type VirtioDevice } from "../native.ts";
+import { AGENT_PORT, SandboxService, STDIO_PORT } from "../protocols/agent-service.ts";
+import { type CheckResponse, ContainersService } from "../protocols/generated/agent.ts";
+import { ControlService } from "../protocols/generated/control.ts";
+import { now, SpanRecorder } from "../telemetry/spans.ts";
+import { Containers } from "./containers.ts";
+import { EventLog } from "./events.ts";
+import { Handoffs } from "./handoffs.ts";
+import type { Log } from "./log.ts";
+
+/** Any number but 0, 1, 2: one guest has one device. */
+const GUEST_CID = 3;
+const VSOCK = "vsock.sock";
+const SHARED_TAG = "tskata";
+const CALL_MS = 120_000;
+const ENTROPY_BYTES = 64;
+const KILL_GRACE_MS = 2000;
+
+export class Sandbox {
+  readonly #config: PodConfig;
+  readonly #log: Log;
+  readonly #spans = new SpanRecorder("sandbox");
+  readonly #events = new EventLog();
+  readonly #handoffs: Handoffs;
+  readonly #vsock: VirtioDevice;
+  readonly #fs: VirtioDevice;
+  readonly #agent: AgentClient;
+  readonly #containers: Containers;
+  #machine: Machine | undefined;
+  #control: ControlServer | undefined;
+  #guest: CheckResponse | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(config: PodConfig, log: Log) {
+    this.#config = config;
+    this.#log = log;
+    this.#spans.writeTo("spans.jsonl");
+    this.#handoffs = new Handoffs("handoff.sock");
+    this.#vsock = native().createVsock({ guestCid: GUEST_CID, path: VSOCK, guestPorts: [AGENT_PORT, STDIO_PORT] });
+    this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads });
+    this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
+    this.#containers = new Containers(this.#agent, this.#vsock, this.#handoffs, this.#events, log);
+  }
+
+  async start(): Promise<void> {
+    const endAll = this.#spans.begin("virtual machine");
+    this.#control = await ControlServer.listen("control.sock", ControlService, this.#handlers());
+    const listening = listenForAgent(`${VSOCK}_${AGENT_PORT}`);
+    const bootNs = now();
+    const machine = this.#startMachine();
+    await this.#spans.measure("boot until the agent listens", async () => await this.#unlessDead(machine, listening.connected));
+    listening.close();
+    this.#guest = await this.#spans.measure("agent answers", async () => await this.#unlessDead(machine, this.#agent.call(SandboxService.check, {}, CALL_MS)));
+    this.#addGuestSpans(this.#guest, bootNs);
+    this.#agent.events(
+      (event) => {
+        if (event.oom !== undefined) this.#events.add("oom", event.oom.containerId, {});
+      },
+      () => this.#log.debug("the agent's event stream has ended"),
+    );
+    await this.#spans.measure("create sandbox in the guest", async () => await this.#unlessDead(machine, this.#createSandbox()));
+    endAll();
+    this.#log.info({ kernel: this.#guest.kernel, agent: this.#guest.version }, "ready");
+  }
+
+  #startMachine(): Machine {
+    const { hypervisor, jail, kernel, image, kernelParameters, vcpus, memoryMib } = this.#config;
+    const machine = startQemu(
+      { program: hypervisor.qemu, accelerator: hypervisor.accelerator, jail, log: "qemu.log" },
+      {
+        kernel,
+        image,
+        commandLine: kernelCommandLine("/dev/vda", kernelParameters),
+        vcpus,
+        memoryMib,
+        vsock: this.#vsock,
+        fs: this.#fs,
+        consoleLog: "console.log",
+      },
+    );
+    this.#machine = machine;
+    void machine.ended.then((how) => this.#onMachineEnd(how));
+    return machine;
+  }
+
+  /** What `work` gives, or why the machine has ended before. */
+  async #unlessDead<T>(machine: Machine, work: Promise<T>): Promise<T> {
+    const dead = machine.ended.then((how): never => {
+      throw new TskataError("unavailable", `the virtual machine has ended: ${how}`);
+    });
+    dead.catch(() => {});
+    return await Promise.race([work, dead]);
+  }
+
+  async #createSandbox(): Promise<void> {
+    await this.#agent.call(
+      SandboxService.createSandbox,
+      {
+        hostname: this.#config.hostname,
+        realtimeNs: BigInt(Date.now()) * 1_000_000n,
+        entropy: randomBytes(ENTROPY_BYTES),
+        sharedTag: SHARED_TAG,
+        logLevel: this.#config.guestLogLevel,
+      },
+      CALL_MS,
+    );
+  }
+
+  /** Guest spans count from the kernel's start; the answer's own clock tells where that is on the host's. */
+  #addGuestSpans({ spans, boottimeNs }: CheckResponse, bootNs: bigint): void {
+    const offset = now() - boottimeNs;
+    const place = (ns: bigint): bigint => (offset + ns < bootNs ? bootNs : offset + ns);
+    this.#spans.add({ name: "hypervisor start", process: "sandbox", startNs: bootNs, endNs: place(0n) });
+    for (const { name, startNs, endNs } of spans.slice(0, 32)) {
+      this.#spans.add({ name: name.slice(0, 80), process: "guest", startNs: place(startNs), endNs: place(endNs) });
+    }
+  }
+
+  #handlers(): Parameters<typeof ControlServer.listen>[2] {
+    const containers = this.#containers;
+    const json = (value: Uint8Array | string): { json: Uint8Array } => ({ json: typeof value === "string" ? Buffer.from(value) : value });
+    return {
+      create: async (request) => await containers.create(request),
+      start: async ({ containerId }) => {
+        await containers.start(containerId);
+        return {};
+      },
+      exec: async (request) => await containers.exec(request),
+      kill: async (request) => {
+        await containers.kill(request);
+        return {};
+      },
+      delete: async ({ containerId, force }) => {
+        await containers.delete(containerId, force);
+        return {};
+      },
+      resize: async (request) => {
+        await containers.resize(request);
+        return {};
+      },
+      closeStdin: async ({ containerId, execId }) => {
+        containers.closeStdin(containerId, execId);
+        return {};
+      },
+      update: async (request) => await this.#agent.call(ContainersService.update, request, CALL_MS),
+      pause: async (request) => await this.#agent.call(ContainersService.pause, request, CALL_MS),
+      resume: async (request) => await this.#agent.call(ContainersService.resume, request, CALL_MS),
+      stats: async (request) => json((await this.#agent.call(ContainersService.stats, request, CALL_MS)).stats),
+      processes: async ({ containerId }) => ({ processes: await containers.processes(containerId) }),
+      events: async ({ containerId, sequence }, signal) => ({ events: await this.#events.after(sequence, containerId, signal) }),
+      info: async () => json(JSON.stringify(await this.#info())),
+      shutdown: async ({ timeoutMs }) => {
+        // Answered before the process ends.
+        setImmediate(() => void this.shutdown(timeoutMs));
+        return {};
+      },
+    };
+  }
+
+  async #info(): Promise<object> {
+    const metrics = await this.#agent.call(SandboxService.getMetrics, {}, CALL_MS);
+    const numbers = Object.fromEntries(Object.entries(metrics).map(([name, value]) => [name, Number(value)]));
+    return {
+      driver: this.#config.hypervisor,
+      vcpus: this.#config.vcpus,
+      memoryMib: this.#config.memoryMib,
+      kernel: this.#guest?.kernel,
+      agent: this.#guest?.version,
+      pids: { sandbox: process.pid, hypervisor: this.#machine?.pid },
+      guest: numbers,
+      containers: this.#containers.ids(),
+    };
+  }
+
+  /** Not asked for: whoever waits for a process of the pod learns why. */
+  async #onMachineEnd(how: string): Promise<void> {
+    if (this.#stopping !== undefined) return;
+    const reason = `the virtual machine died: ${how}${consoleTail()}`;
+    this.#log.error({ reason }, "the virtual machine died");
+    writeFileSync("failure", reason, { mode: 0o600 });
+    await this.#containers.lose(reason);
+  }
+
+  /** Stops the guest in order if it does so in time, then the process. */
+  shutdown(timeoutMs: number): Promise<void> {
+    this.#stopping ??= this.#stop(timeoutMs);
+    return this.#stopping;
+  }
+
+  async #stop(timeoutMs: number): Promise<void> {
+    const machine = this.#machine;
+    if (machine !== undefined && timeoutMs > 0) {
+      const asked = this.#agent.call(SandboxService.shutdown, {}, timeoutMs).catch(() => {});
+      await Promise.race([machine.ended, asked.then(() => after(KILL_GRACE_MS)), after(timeoutMs)]);
+    }
+    machine?.kill();
+    await machine?.ended;
+    this.#control?.close();
+    this.#handoffs.close();
+    process.exit(0);
+  }
+}
+
+async function after(milliseconds: number): Promise<void> {
+  await new Promise((wake) => setTimeout(wake, milliseconds).unref());
+}
+
+/** The agent connects to the host once when it listens: no polling. */
+function listenForAgent(path: string): { connected: Promise<void>; close: () => void } {
+  rmSync(path, { force: true });
+  const server = createServer((socket) => socket.destroy());
+  server.listen(path);
+  const connected = once(server, "connection").then(() => {});
+  return { connected, close: () => void server.close() };
+}
+
+const TAIL_LINES = 8;
+
+function consoleTail(): string {
+  try {
+    const lines = readFileSync("console.log", "utf8").replaceAll("\r", "").trimEnd().split("\n").slice(-TAIL_LINES);
+    const text = lines.join("\n").replaceAll(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "?");
+    return text === "" ? "" : `\nlast lines of the guest console:\n${text}`;
+  } catch {
+    return "";
+  }
+}
