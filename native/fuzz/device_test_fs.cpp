@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -408,6 +409,27 @@ void concurrent() {
   }
 }
 
+// A guest that looks up everything gets ENFILE in time; what the process needs for the rest of the pod is left.
+void descriptors_run_out() {
+  const rlimit limit{256, 256};
+  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  Guest guest;
+  for (int i = 0; i < 300; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  expect(guest.list(dir, 65536).size() == 302, "a folder is listed whole, if without nodes");
+  int refused = 0;
+  for (int i = 0; i < 300; ++i) {
+    const int error = guest.lookup(dir, "entry" + std::to_string(i)).error;
+    expect(error == 0 || error == ENFILE, "ENFILE");
+    refused += error != 0 ? 1 : 0;
+  }
+  expect(refused > 100, "most are refused");
+  std::vector<os::Descriptor> rest;
+  for (int i = 0; i < 32; ++i) rest.emplace_back(os::checked(::dup(2), "dup"));
+  guest.call(FUSE_DESTROY, 0, "");
+  expect(guest.init().error == 0 && guest.lookup(guest.node("c1/rootfs/dir"), "entry299").error == 0, "a new session begins with none");
+}
+
 // A queue that a driver keeps full stops all the same, and what was taken has been answered.
 void stop_under_load() {
   Guest guest;
@@ -476,6 +498,7 @@ std::vector<Case> fs_cases() {
       {"fs: malformed requests", malformed},
       {"fs: request shorter than a header", short_header},
       {"fs: many requests at once", concurrent},
+      {"fs: descriptors run out", descriptors_run_out},
       {"fs: stop under load", stop_under_load},
   };
   for (const Breakage& how : breakages()) out.push_back({std::string("fs: ") + how.name, [&how] { break_requests(how); }});

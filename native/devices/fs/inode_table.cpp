@@ -2,6 +2,7 @@
 #include "devices/fs/inode_table.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/sysmacros.h>
 
 namespace tskata::devices::fs {
@@ -19,6 +20,12 @@ struct statx attributes_of(int fd) {
 uint64_t device_of(const struct statx& attributes) { return makedev(attributes.stx_dev_major, attributes.stx_dev_minor); }
 
 }  // namespace
+
+size_t descriptor_share(size_t most, double part) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return most;
+  return std::min(most, static_cast<size_t>(static_cast<double>(limit.rlim_cur) * part));
+}
 
 InodeTable::InodeTable(os::Descriptor root) {
   const struct statx attributes = attributes_of(root.get());
@@ -56,7 +63,7 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
     ++found->second->lookups;
     return found->second;
   }
-  if (by_id_.size() >= max_inodes) fail(ENFILE);
+  if (by_id_.size() >= limit_) fail(ENFILE);
   const auto inode = std::make_shared<Inode>(
       Inode{next_id_++, std::move(path), static_cast<mode_t>(attributes.stx_mode & S_IFMT), number, policy, 1, key});
   by_key_[key] = inode;
@@ -85,7 +92,7 @@ void InodeTable::clear() {
 
 uint64_t HandleTable::add(HandleRef handle) {
   const std::unique_lock lock(mutex_);
-  if (handles_.size() >= max_handles) fail(ENFILE);
+  if (handles_.size() >= limit_) fail(ENFILE);
   const uint64_t id = next_++;
   handles_[id] = std::move(handle);
   return id;

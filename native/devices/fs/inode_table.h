@@ -36,6 +36,9 @@ struct Inode {
 };
 using InodeRef = std::shared_ptr<Inode>;
 
+// Descriptors that the guest may hold of the process's: beyond `part` of the limit it gets ENFILE, and the pod's sockets still find some.
+size_t descriptor_share(size_t most, double part);
+
 class InodeTable {
  public:
   static constexpr uint64_t root_id = 1;  // FUSE_ROOT_ID
@@ -57,6 +60,7 @@ class InodeTable {
   std::unordered_map<uint64_t, InodeRef> by_id_;
   std::map<std::tuple<uint64_t, uint64_t, uint64_t>, InodeRef> by_key_;
   std::map<uint64_t, uint64_t> device_index_;
+  const size_t limit_ = descriptor_share(max_inodes, 0.5);
   uint64_t next_id_ = root_id + 1;
   InodeRef root_;
 };
@@ -82,6 +86,7 @@ class HandleTable {
  private:
   mutable std::shared_mutex mutex_;
   std::unordered_map<uint64_t, HandleRef> handles_;
+  const size_t limit_ = descriptor_share(max_handles, 0.25);
   uint64_t next_ = 1;
 };
 
