@@ -325,11 +325,11 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
   Server::prepare_thread();
   const rlimit limit{max_file, max_file};
   ::setrlimit(RLIMIT_FSIZE, &limit);
-  std::signal(SIGXFSZ, SIG_IGN);  // EFBIG instead
   return 0;
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::signal(SIGXFSZ, SIG_IGN);  // EFBIG instead, as in Node; here because libFuzzer sets its own handler after the initialisation
   FuzzedDataProvider input(data, size);
   const Tree tree;
   Guest guest(tree.root());
