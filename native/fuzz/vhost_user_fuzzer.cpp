@@ -244,7 +244,7 @@ class Script {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const testing::TemporaryFolder folder;
+  const testing::TemporaryFolder folder;  // not static: libFuzzer leaves without destructors
   FuzzedDataProvider input(data, size);
   std::promise<std::string> ended;
   const auto server = std::make_unique<transport::VhostUserServer>(
