@@ -44,7 +44,17 @@ function main(): void {
     native().listenTagged({ vsockPort: STDIO_PORT }, (fd, id) => streams.arrive(fd, id));
     serve(pod, new SandboxHandlers(pod, spans), { vsockPort: AGENT_PORT });
   });
+  tellHost();
   log("info", "ready", { uptimeMs: Number(boottimeNs() / 1_000_000n) });
+}
+
+/** The host waits for this connection instead of trying again and again whether the agent listens. */
+function tellHost(): void {
+  try {
+    native().closeFd(native().connectVsockHost(AGENT_PORT));
+  } catch (error) {
+    log("warn", "the host does not listen for the agent", { error: String(error) });
+  }
 }
 
 // A fault in one call must not end the pod: the kernel would panic without its PID 1.

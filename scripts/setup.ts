@@ -1,7 +1,13 @@
-/** Everything between a checkout and a running container: native parts, guest kernel, bundles, guest image, dist/. */
+/** Everything between a checkout and a running container: native parts, bundles, guest kernel, guest image, all into dist/. */
 import { buildGuestKernel } from "../guest-kernel/build.ts";
+import { buildGuestImage } from "../images/guest.ts";
+import { buildBundles } from "./lib/bundles.ts";
+import { buildNative } from "./lib/native.ts";
 
 export async function setup(): Promise<void> {
+  await buildNative();
+  await buildBundles();
+  await buildGuestImage();
   await buildGuestKernel();
 }
 

@@ -112,6 +112,8 @@ export interface Native {
     address: { vsockPort: number } | { unixPath: string },
     onConnection: (fd: number, id: bigint) => void,
   ): VsockListener;
+  /** Connects to a port of the host and returns the descriptor. Blocks for as long as the host's device takes to answer. */
+  connectVsockHost(port: number): number;
   /** Turns a stream socket descriptor of any family into one end of a unix socketpair that net.Socket takes; bytes are relayed. */
   bridge(fd: number): number;
   /** Reaps every child, for PID 1: called once a dead process with its wait status as waitpid gives it. */

@@ -30,6 +30,11 @@ const MS = {
 /** MOUNT_ATTR_* of <linux/mount.h>. */
 const ATTR = { RDONLY: 1, NOSUID: 2, NODEV: 4, NOEXEC: 8, NOATIME: 0x10, STRICTATIME: 0x20, ATIME: 0x70, NODIRATIME: 0x80, NOSYMFOLLOW: 0x200000 };
 
+/** A table without Object's own names: options are the caller's words. */
+function table<T>(entries: Record<string, T>): Readonly<Record<string, T | undefined>> {
+  return Object.assign(Object.create(null) as Record<string, T>, entries);
+}
+
 interface Effect {
   readonly set?: number;
   readonly clear?: number;
@@ -38,7 +43,7 @@ interface Effect {
 }
 
 /** Options that a mount has by itself; with "r" before the name, they hold for the mounts below it too. */
-const ATTRIBUTES: Readonly<Record<string, Effect>> = {
+const ATTRIBUTES = table<Effect>({
   ro: { set: MS.RDONLY, attrSet: ATTR.RDONLY },
   rw: { clear: MS.RDONLY, attrClear: ATTR.RDONLY },
   nosuid: { set: MS.NOSUID, attrSet: ATTR.NOSUID },
@@ -57,10 +62,10 @@ const ATTRIBUTES: Readonly<Record<string, Effect>> = {
   nostrictatime: { clear: MS.STRICTATIME, attrClear: ATTR.ATIME },
   nosymfollow: { set: MS.NOSYMFOLLOW, attrSet: ATTR.NOSYMFOLLOW },
   symfollow: { clear: MS.NOSYMFOLLOW, attrClear: ATTR.NOSYMFOLLOW },
-};
+});
 
 /** Options of a filesystem as a whole: mount(2) flags only. */
-const FILESYSTEM: Readonly<Record<string, Effect>> = {
+const FILESYSTEM = table<Effect>({
   acl: { set: MS.POSIXACL },
   noacl: { clear: MS.POSIXACL },
   async: { clear: MS.SYNCHRONOUS },
@@ -75,9 +80,9 @@ const FILESYSTEM: Readonly<Record<string, Effect>> = {
   silent: { set: MS.SILENT },
   loud: { clear: MS.SILENT },
   defaults: {},
-};
+});
 
-const PROPAGATION: Readonly<Record<string, number>> = {
+const PROPAGATION = table<number>({
   private: MS.PRIVATE,
   rprivate: MS.PRIVATE | MS.REC,
   shared: MS.SHARED,
@@ -86,14 +91,14 @@ const PROPAGATION: Readonly<Record<string, number>> = {
   rslave: MS.SLAVE | MS.REC,
   unbindable: MS.UNBINDABLE,
   runbindable: MS.UNBINDABLE | MS.REC,
-};
+});
 
-const MODES: Readonly<Record<string, number>> = {
+const MODES = table<number>({
   bind: MOUNT_BIND,
   rbind: MOUNT_BIND | MOUNT_RECURSIVE_BIND,
   remount: MOUNT_REMOUNT,
   tmpcopyup: MOUNT_COPY_UP,
-};
+});
 
 /** Flags of linux.rootfsPropagation; 0 when it is not given. */
 export function rootPropagation(name: string | undefined): number {
@@ -124,8 +129,10 @@ type Parsed = { -readonly [Key in "flags" | "attrSet" | "attrClear" | "recursive
 function applyOption(option: string, parsed: Parsed, data: string[]): void {
   const effect = ATTRIBUTES[option] ?? FILESYSTEM[option];
   const recursive = option.startsWith("r") ? ATTRIBUTES[option.slice(1)] : undefined;
-  if (MODES[option] !== undefined) parsed.options |= MODES[option];
-  else if (PROPAGATION[option] !== undefined) parsed.propagation.push(PROPAGATION[option]);
+  const mode = MODES[option];
+  const propagation = PROPAGATION[option];
+  if (mode !== undefined) parsed.options |= mode;
+  else if (propagation !== undefined) parsed.propagation.push(propagation);
   else if (effect !== undefined) {
     parsed.flags = (parsed.flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
     parsed.attrSet = (parsed.attrSet & ~(effect.attrClear ?? 0)) | (effect.attrSet ?? 0);

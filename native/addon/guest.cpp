@@ -54,6 +54,10 @@ Napi::Value listen(const Napi::CallbackInfo& info, bool tagged) {
 Napi::Value listen_stream(const Napi::CallbackInfo& info) { return listen(info, false); }
 Napi::Value listen_tagged(const Napi::CallbackInfo& info) { return listen(info, true); }
 
+Napi::Value connect_vsock_host(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env env) { return Napi::Number::New(env, os::connect_vsock_host(info[0].As<Napi::Number>().Uint32Value()).release()); });
+}
+
 Napi::Value start_reaper(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const auto callback = std::make_shared<Callback>(env, info[0].As<Napi::Function>(), "reaper", true);
@@ -167,6 +171,7 @@ Napi::Value set_device_filter(const Napi::CallbackInfo& info) {
 void export_guest(Napi::Env env, Napi::Object exports) {
   exports.Set("listenStream", Napi::Function::New<listen_stream>(env, "listenStream"));
   exports.Set("listenTagged", Napi::Function::New<listen_tagged>(env, "listenTagged"));
+  exports.Set("connectVsockHost", Napi::Function::New<connect_vsock_host>(env, "connectVsockHost"));
   exports.Set("startReaper", Napi::Function::New<start_reaper>(env, "startReaper"));
   exports.Set("mount", Napi::Function::New<do_mount>(env, "mount"));
   exports.Set("umount", Napi::Function::New<do_umount>(env, "umount"));

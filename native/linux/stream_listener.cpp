@@ -52,6 +52,16 @@ Descriptor listen_vsock(unsigned port) {
   return listener;
 }
 
+Descriptor connect_vsock_host(unsigned port) {
+  Descriptor socket(checked(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket(AF_VSOCK)"));
+  sockaddr_vm address{};
+  address.svm_family = AF_VSOCK;
+  address.svm_cid = VMADDR_CID_HOST;
+  address.svm_port = port;
+  checked(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), "connect(AF_VSOCK)");
+  return socket;
+}
+
 StreamListener::StreamListener(Descriptor listener, bool tagged, OnStream on_stream)
     : listener_(std::move(listener)),
       stop_(checked(::eventfd(0, EFD_CLOEXEC), "eventfd")),

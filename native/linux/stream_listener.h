@@ -9,6 +9,8 @@
 namespace tskata::os {
 
 Descriptor listen_vsock(unsigned port);
+// Connects to a port of the host; blocks.
+Descriptor connect_vsock_host(unsigned port);
 
 // Hands every accepted connection on, from a thread of its own. Tagged: each connection opens with an 8-byte big-endian id, which is
 // read first; one that does not send it in time is closed.

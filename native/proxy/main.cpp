@@ -6,7 +6,8 @@
 // SOCKET is a seqpacket descriptor whose other end the sandbox process holds. When standard input is a terminal the proxy makes it its
 // controlling one, so that a change of its size arrives here.
 //
-//   proxy → sandbox   'S' signal:u8                      a signal for the guest process
+//   proxy → sandbox   'P' pid:u32le                      first: who it is
+//                     'S' signal:u8                      a signal for the guest process
 //                     'W' rows:u16le columns:u16le       the terminal's new size
 //   sandbox → proxy   'X' status:i32le                   the guest process's wait status
 //
@@ -41,6 +42,13 @@ namespace {
 [[noreturn]] void end_as(int status) {
   if (WIFSIGNALED(status)) die_by(WTERMSIG(status));
   _exit(WEXITSTATUS(status));
+}
+
+void tell_pid(int socket) {
+  uint8_t message[5] = {'P'};
+  const uint32_t pid = static_cast<uint32_t>(getpid());
+  memcpy(message + 1, &pid, sizeof pid);
+  (void)!send(socket, message, sizeof message, MSG_NOSIGNAL);
 }
 
 void forward_size(int socket, int tty) {
@@ -91,6 +99,7 @@ int main(int argc, char** argv) {
   sigprocmask(SIG_SETMASK, &all, nullptr);
   const int signals = signalfd(-1, &all, SFD_NONBLOCK | SFD_CLOEXEC);
   if (signals < 0 || chdir("/") != 0) return 2;
+  tell_pid(socket);
   if (tty >= 0) forward_size(socket, tty);
   pollfd wait[2] = {{socket, POLLIN, 0}, {signals, POLLIN, 0}};
   for (;;) {

@@ -21,6 +21,7 @@ import { hookState } from "../oci/state.ts";
 import { checkId, exitPath, type StateFile, writeState } from "../oci/state-file.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { SpanRecorder } from "../telemetry/spans.ts";
+import { terminalSize } from "./foreground.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { type PodClient, connectPod, handOver } from "./pod-client.ts";
 import { preparePod, removePodFolder } from "./pod-folder.ts";
@@ -72,7 +73,10 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   const sandbox = await enterPod(work);
   const guest = guestSpec(options.id, bundle, (pid) => findByProxy(options.root, work.state.pod.folder, pid));
 
-  const stdio = planStdio({ ...options, terminal: bundle.process.terminal ?? false, size: bundle.process.consoleSize });
+  const size = bundle.process.consoleSize ?? (options.consoleSocket === undefined ? terminalSize() : undefined);
+  const terminal = bundle.process.terminal ?? false;
+  if (terminal && size !== undefined && guest.spec.process !== undefined) guest.spec.process.consoleSize = size;
+  const stdio = planStdio({ ...options, terminal, size });
   using _stdio = { [Symbol.dispose]: () => stdio.close() };
   const placed = work.spans.measure("place root filesystem and mounts", async () => {
     await sandbox.jailed();
@@ -223,7 +227,7 @@ async function createInGuest(
     containerId: id,
     spec: Buffer.from(JSON.stringify(guest.spec)),
     handoff,
-    sharedNamespaces: { ...guest.sharedNamespaces },
+    sharedNamespaces: new Map(Object.entries(guest.sharedNamespaces)),
     noPivot,
     noNewKeyring,
     exitFile: exitPath(work.state),

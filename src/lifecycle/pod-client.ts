@@ -15,6 +15,7 @@ import {
   type Handoff,
   type KillRequest,
   type ProcessesResponse,
+  type ResizeRequest,
   type ShutdownRequest,
   type UpdateRequest,
 } from "../protocols/generated/control.ts";
@@ -70,6 +71,10 @@ export class PodClient implements Disposable {
 
   async events(request: EventsRequest): Promise<EventsResponse> {
     return await this.#client.call(ControlService.events, request);
+  }
+
+  async resize(request: ResizeRequest): Promise<void> {
+    await this.#client.call(ControlService.resize, request);
   }
 
   async info(): Promise<string> {

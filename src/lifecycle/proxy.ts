@@ -22,15 +22,14 @@ export interface Proxy {
   closeSocket(): void;
 }
 
-/** Descriptor numbers in the proxy: the socket, and the pty's slave if there is one. */
+/** The socket's number in the proxy; a pty's slave is its stdin. */
 const SOCKET_FD = 3;
-const TERMINAL_FD = 0;
 
 export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined): Proxy {
   const [ours, theirs] = native().socketpair("seqpacket");
   let child: ChildProcess;
   try {
-    child = spawn(program, [SOCKET_FD, ...(slave === undefined ? [] : [TERMINAL_FD])].map(String), {
+    child = spawn(program, [String(SOCKET_FD)], {
       cwd: "/",
       env: {},
       detached: true,

@@ -19,6 +19,8 @@ interface ContainerRecord {
   readonly exitFile: string;
   /** By exec id; "" is the init. */
   readonly processes: Map<string, HostProcess>;
+  /** Why it ended, when that was not its own doing. */
+  reason?: string;
 }
 
 export class Containers {
@@ -98,7 +100,11 @@ export class Containers {
     host.begin({
       signal: (signal) => this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal }, CALL_MS)),
       resize: (rows, columns) => this.#quietly(this.#agent.call(ProcessesService.resize, { containerId: id, execId, rows, columns }, CALL_MS)),
-      gone: () => this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, CALL_MS)),
+      gone: () => {
+        const record = this.#records.get(id);
+        if (execId === "" && record !== undefined) record.reason = "the process that stood for it on the host was killed";
+        this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, CALL_MS));
+      },
     });
     void this.#waitFor(id, execId, host);
   }
@@ -124,8 +130,9 @@ export class Containers {
     if (execId === "") this.#events.add("exit", id, { status: end.waitStatus });
   }
 
-  #writeExit(id: string, waitStatus: number, oomKilled: boolean, reason?: string): void {
+  #writeExit(id: string, waitStatus: number, oomKilled: boolean, failure?: string): void {
     const record = this.#records.get(id);
+    const reason = failure ?? record?.reason;
     if (record === undefined || record.exitFile === "") return;
     const exit = { version: 1, waitStatus, oomKilled, endedAt: new Date().toISOString(), ...(reason === undefined ? {} : { reason }) };
     // The sandbox's working folder is the pod's, where the command line looks; nothing of a path is taken from elsewhere.

@@ -1,0 +1,53 @@
+// dist/bin/tskata: runs ../lib/<own name>.cjs on ../lib/node, found from where this executable is, so that the command works by absolute
+// path, by PATH and through symlinks, from any folder. Not a script: a shell would cost as much as half of node's own start.
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+namespace {
+
+[[noreturn]] void fail(const char* what) {
+  fprintf(stderr, "tskata: %s: %s\n", what, strerror(errno));
+  exit(127);
+}
+
+// Cuts the last component off; its name begins after the returned end of the folder.
+char* last_slash(char* path) {
+  char* const slash = strrchr(path, '/');
+  if (slash == nullptr) {
+    errno = ENOENT;
+    fail("find the installation");
+  }
+  return slash;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  static char self[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+  if (length < 0) fail("read /proc/self/exe");
+  self[length] = '\0';
+  char* const name = last_slash(self) + 1;
+  name[-1] = '\0';
+  *last_slash(self) = '\0';
+
+  static char node[PATH_MAX], bundle[PATH_MAX];
+  snprintf(node, sizeof node, "%s/lib/node", self);
+  snprintf(bundle, sizeof bundle, "%s/lib/%s.cjs", self, name);
+
+  // The caller's environment is not node's: these would load code into a process that runs as root.
+  for (const char* variable : {"NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "NODE_REPL_EXTERNAL_MODULE"}) unsetenv(variable);
+
+  char** const arguments = static_cast<char**>(calloc(static_cast<size_t>(argc) + 3, sizeof(char*)));
+  if (arguments == nullptr) fail("allocate");
+  int count = 0;
+  arguments[count++] = node;
+  arguments[count++] = bundle;
+  for (int i = 1; i < argc; ++i) arguments[count++] = argv[i];
+  execv(node, arguments);
+  fail(node);
+}

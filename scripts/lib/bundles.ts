@@ -1,0 +1,49 @@
+/** Bundles: one CommonJS file a program, which node loads faster than a tree of modules; and the pinned node beside them. */
+import { linkSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { cachedStep, distFolder, hashOf, pinnedNode, repository } from "./steps.ts";
+import { install } from "./native.ts";
+
+const BUNDLES = {
+  "src/cli/main.ts": "lib/tskata.cjs",
+  "src/sandbox/main.ts": "lib/sandbox.cjs",
+  "agent/main.ts": "guest/agent.cjs",
+} as const;
+
+export async function buildBundles(): Promise<void> {
+  const products = Object.values(BUNDLES).map((file) => join(distFolder, file));
+  await cachedStep("bundles", hashOf("src", "agent", "package-lock.json", "scripts/lib/bundles.ts"), products, async () => {
+    for (const [entry, file] of Object.entries(BUNDLES)) await bundle(join(repository, entry), join(distFolder, file));
+  });
+  installNode();
+}
+
+async function bundle(entry: string, outfile: string): Promise<void> {
+  await build({
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: "node",
+    target: "node24",
+    format: "cjs",
+    minifySyntax: true,
+    minifyWhitespace: true,
+    legalComments: "none",
+    logLevel: "warning",
+    define: { "import.meta.filename": "__filename", "import.meta.dirname": "__dirname" },
+  });
+}
+
+/** A link where that is possible: the file has 120 MB. */
+function installNode(): void {
+  const target = join(distFolder, "lib/node");
+  mkdirSync(join(distFolder, "lib"), { recursive: true });
+  if (statSync(target, { throwIfNoEntry: false })?.size === statSync(pinnedNode).size) return;
+  rmSync(target, { force: true });
+  try {
+    linkSync(pinnedNode, target);
+  } catch {
+    install(pinnedNode, target);
+  }
+}

@@ -1,0 +1,55 @@
+/** Another process in a running container. */
+import { randomBytes } from "node:crypto";
+import { TskataError } from "../base/errors.ts";
+import { installation } from "../base/paths.ts";
+import type { Process } from "../oci/spec.ts";
+import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
+import { writePidFile } from "./create.ts";
+import type { Interrupt } from "./interrupt.ts";
+import { connectPod, handOver } from "./pod-client.ts";
+import { startProxy, type Proxy } from "./proxy.ts";
+import { planStdio } from "./stdio.ts";
+
+export interface ExecOptions {
+  readonly root: string;
+  readonly id: string;
+  readonly process: Process;
+  readonly consoleSocket: string | undefined;
+  readonly detach: boolean;
+  readonly pidFile: string | undefined;
+  readonly subCgroup: string;
+  readonly ignorePaused: boolean;
+  readonly interrupt: Interrupt;
+}
+
+export interface Executed {
+  readonly state: StateFile;
+  readonly execId: string;
+  readonly proxy: Proxy;
+}
+
+export async function execInContainer(options: ExecOptions): Promise<Executed> {
+  const { root, id, process, interrupt } = options;
+  const state = readState(root, id);
+  checkRunning(state, options.ignorePaused);
+  await using undo = new AsyncDisposableStack();
+  using client = await connectPod(state.pod.folder);
+  const stdio = planStdio({ terminal: process.terminal ?? false, consoleSocket: options.consoleSocket, detach: options.detach, size: process.consoleSize });
+  using _stdio = { [Symbol.dispose]: () => stdio.close() };
+  const proxy = startProxy(installation().proxy, state.cgroupFolders, stdio.slave);
+  undo.defer(() => proxy.kill());
+  using _socket = { [Symbol.dispose]: () => proxy.closeSocket() };
+  const execId = randomBytes(16).toString("hex");
+  if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
+  const handoff = handOver(state.pod.folder, stdio, proxy.socket);
+  const request = { containerId: id, execId, process: Buffer.from(JSON.stringify(process)), handoff, subCgroup: options.subCgroup };
+  await interrupt.race(client.exec(request));
+  undo.move();
+  return { state, execId, proxy };
+}
+
+function checkRunning(state: StateFile, ignorePaused: boolean): void {
+  const status = statusOf(state);
+  if (status === "stopped") throw new TskataError("wrong-state", "cannot exec in a stopped container");
+  if (status === "paused" && !ignorePaused) throw new TskataError("wrong-state", "cannot exec in a paused container (use --ignore-paused to override)");
+}

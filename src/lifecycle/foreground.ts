@@ -1,0 +1,59 @@
+/** A command that stays while a guest process runs: signals and window sizes go there, its end becomes ours. */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { isAlive } from "../base/process.ts";
+import { podPaths } from "../base/paths.ts";
+import { signalProcess } from "../base/process.ts";
+import { native } from "../native.ts";
+import { readExit, type StateFile } from "../oci/state-file.ts";
+import { logTail, sandboxRef } from "./pods.ts";
+import type { Proxy } from "./proxy.ts";
+
+/** As runc: all that can be caught, but those about our own children and terminal. */
+const FORWARDED: readonly NodeJS.Signals[] = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGIO", "SIGPWR"];
+
+export interface Attendance {
+  readonly proxy: Proxy;
+  /** Ours is a terminal and the guest process has it: raw until the end. */
+  readonly terminal: boolean;
+  resize(rows: number, columns: number): Promise<void>;
+}
+
+/** Resolves with the exit code: the process's, or 128 and the signal that ended it. */
+export async function attend({ proxy, terminal, resize }: Attendance): Promise<{ code: number; signal: NodeJS.Signals | undefined }> {
+  const forward = (name: NodeJS.Signals): void => void signalProcess(proxy.ref, name);
+  const onSize = (): void => {
+    const { rows, columns } = native().getWindowSize(0);
+    resize(rows, columns).catch(() => {}); // it has just ended
+  };
+  const tty = terminal && native().isatty(0);
+  const restore = tty ? native().makeRaw(0) : (): void => {};
+  for (const name of FORWARDED) process.on(name, forward);
+  if (tty) process.on("SIGWINCH", onSize);
+  try {
+    return await proxy.ended;
+  } finally {
+    restore();
+    for (const name of FORWARDED) process.off(name, forward);
+    process.off("SIGWINCH", onSize);
+  }
+}
+
+/** The size of the terminal we would give away, if we have one. */
+export function terminalSize(): { height: number; width: number } | undefined {
+  if (!native().isatty(0)) return undefined;
+  const { rows, columns } = native().getWindowSize(0);
+  return rows === 0 && columns === 0 ? undefined : { height: rows, width: columns };
+}
+
+/** Why a process was lost when it was not its own doing: the machine or the sandbox died. Undefined when neither did. */
+export function lossReason(state: StateFile): string | undefined {
+  const paths = podPaths(state.pod.folder);
+  const failure = join(paths.folder, "failure");
+  if (existsSync(failure)) return readFileSync(failure, "utf8");
+  const reason = readExit(state)?.reason;
+  if (reason !== undefined) return reason;
+  if (isAlive(sandboxRef(state))) return undefined;
+  const tail = logTail(paths.consoleLog);
+  return `the sandbox process of the virtual machine died${tail === "" ? "" : `\nlast lines of the guest console:\n${tail}`}`;
+}
