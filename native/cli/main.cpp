@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <initializer_list>
+
 namespace {
 
 [[noreturn]] void fail(const char* what) {
@@ -35,7 +37,7 @@ int main(int argc, char** argv) {
   name[-1] = '\0';
   *last_slash(self) = '\0';
 
-  static char node[PATH_MAX], bundle[PATH_MAX];
+  static char node[2 * PATH_MAX], bundle[2 * PATH_MAX];
   snprintf(node, sizeof node, "%s/lib/node", self);
   snprintf(bundle, sizeof bundle, "%s/lib/%s.cjs", self, name);
 

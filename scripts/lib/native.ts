@@ -5,7 +5,7 @@ import { buildFolder, cachedStep, distFolder, hashOf, repository, run } from "./
 
 /** File of the build folder to file of dist. */
 const PRODUCTS = {
-  "tskata.node": "lib/tskata.node",
+  "RelWithDebInfo/tskata.node": "lib/tskata.node",
   "proxy/tskata-proxy": "lib/tskata-proxy",
   "jail/tskata-jail": "lib/tskata-jail",
   "launcher/tskata-launcher": "guest/tskata-launcher",
