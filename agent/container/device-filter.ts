@@ -55,15 +55,27 @@ export function deviceProgram(rules: readonly DeviceRule[]): Uint8Array {
     { code: LDX_W, dst: MAJOR, src: CONTEXT, offset: 4 },
     { code: LDX_W, dst: MINOR, src: CONTEXT, offset: 8 },
   ];
-  for (const rule of [...rules, ...ALWAYS].toReversed()) program.push(...ruleInstructions(rule));
+  for (const rule of [...rules, ...ALWAYS].toReversed()) {
+    program.push(...ruleInstructions(rule));
+    // The verifier refuses instructions that nothing leads to.
+    if (matchesAll(rule)) return assemble(program);
+  }
   program.push({ code: MOV_IMM, dst: 0, imm: 0 }, { code: EXIT });
   return assemble(program);
+}
+
+function matchesAll(rule: DeviceRule): boolean {
+  return TYPES[rule.type ?? "a"] === undefined && accessBits(rule) === ALL_ACCESS && !isNumber(rule.major) && !isNumber(rule.minor);
+}
+
+function accessBits(rule: DeviceRule): number {
+  return [...(rule.access ?? "rwm")].reduce((bits, letter) => bits | (ACCESS[letter] ?? 0), 0);
 }
 
 function ruleInstructions(rule: DeviceRule): Instruction[] {
   const body: Instruction[] = [];
   const type = TYPES[rule.type ?? "a"];
-  const access = [...(rule.access ?? "rwm")].reduce((bits, letter) => bits | (ACCESS[letter] ?? 0), 0);
+  const access = accessBits(rule);
   if (type !== undefined) body.push({ code: JNE_IMM, dst: TYPE, imm: type, offset: "next" });
   if (access !== ALL_ACCESS) {
     body.push({ code: MOV_REG, dst: SCRATCH, src: ACCESS_ASKED });

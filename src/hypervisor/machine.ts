@@ -4,7 +4,8 @@ import type { VirtioDevice } from "../native.ts";
 export interface MachineOptions {
   readonly kernel: string;
   readonly image: string;
-  readonly commandLine: string;
+  /** Parameters of the administrator's. */
+  readonly kernelParameters: readonly string[];
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly vsock: VirtioDevice;
@@ -21,8 +22,8 @@ export interface Machine {
   kill(): void;
 }
 
-/** What every guest is told, whatever the driver. */
-export function kernelCommandLine(root: string, parameters: readonly string[]): string {
+/** What every guest is told, whatever the driver; `machine` is what the driver adds about its own devices. */
+export function kernelCommandLine(root: string, machine: readonly string[], parameters: readonly string[]): string {
   const own = [
     ...["console=ttyS0", "loglevel=4", "panic=-1", "reboot=t"],
     ...[`root=${root}`, "rootfstype=erofs", "ro", "init=/bin/node"],
@@ -30,7 +31,7 @@ export function kernelCommandLine(root: string, parameters: readonly string[]): 
     // The host's RNG device and the sandbox's entropy seed it anyway; waiting for jitter would cost the start.
     "random.trust_cpu=on",
   ];
-  return [...own, ...parameters, "--", ...NODE_FLAGS, "/agent/agent.cjs"].join(" ");
+  return [...own, ...machine, ...parameters, "--", ...NODE_FLAGS, "/agent/agent.cjs"].join(" ");
 }
 
 /** Of node as PID 1: measured in docs/performance.md. */

@@ -7,7 +7,7 @@ import { AgentClient } from "../agent-client/agent-client.ts";
 import { TskataError } from "../base/errors.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
-import { kernelCommandLine, type Machine } from "../hypervisor/machine.ts";
+import type { Machine } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
 import { native, type VirtioDevice } from "../native.ts";
 import { AGENT_PORT, SandboxService, STDIO_PORT } from "../protocols/agent-service.ts";
@@ -81,7 +81,7 @@ export class Sandbox {
       {
         kernel,
         image,
-        commandLine: kernelCommandLine("/dev/vda", kernelParameters),
+        kernelParameters,
         vcpus,
         memoryMib,
         vsock: this.#vsock,

@@ -1,5 +1,5 @@
 /** QEMU's command line for a pod: microvm, devices on virtio-mmio, ours by vhost-user. */
-import type { MachineOptions } from "../machine.ts";
+import { kernelCommandLine, type MachineOptions } from "../machine.ts";
 
 export interface QemuOptions extends MachineOptions {
   readonly accelerator: "kvm" | "tcg";
@@ -10,23 +10,40 @@ export interface QemuOptions extends MachineOptions {
 /** EPYC is the newest model that TCG boots every time; with KVM the guest gets the host's CPU. */
 const CPU = { tcg: "EPYC", kvm: "host" } as const;
 
+/** microvm's virtio-mmio slots (hw/i386/microvm.c): 512 bytes each from here, interrupts from 5 on. */
+const MMIO_BASE = 0xfeb0_0000;
+const MMIO_SIZE = 512;
+const MMIO_IRQ_BASE = 5;
+
 export function qemuArguments(options: QemuOptions): string[] {
   const { accelerator, sockets } = options;
+  const devices = [
+    "virtio-blk-device,drive=image",
+    "vhost-user-vsock-device,chardev=vsock",
+    "vhost-user-fs-device,chardev=fs,tag=tskata,queue-size=1024",
+    "virtio-rng-device",
+    "virtio-balloon-device,free-page-reporting=on",
+  ];
   return [
     ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-name", "tskata"],
-    // acpi=off: the guest kernel has none, the command line tells it of the virtio-mmio slots.
-    ...["-machine", `microvm,x-option-roms=off,rtc=on,acpi=off,auto-kernel-cmdline=on,memory-backend=memory`],
+    // acpi=off: the guest kernel has none. QEMU would add the slots behind our "--", where they are init's arguments.
+    ...["-machine", "microvm,x-option-roms=off,rtc=on,acpi=off,auto-kernel-cmdline=off,memory-backend=memory"],
     ...["-accel", accelerator === "tcg" ? "tcg,thread=multi" : "kvm", "-cpu", CPU[accelerator]],
     ...["-smp", String(options.vcpus), "-m", `${options.memoryMib}M`],
     // Shared, because our devices are in another process.
     ...["-object", `memory-backend-memfd,id=memory,size=${options.memoryMib}M,share=on`],
-    ...["-kernel", options.kernel, "-append", options.commandLine],
+    ...["-kernel", options.kernel, "-append", kernelCommandLine("/dev/vda", devices.map(mmioSlot), options.kernelParameters)],
     ...["-chardev", `file,id=console,path=${escape(options.consoleLog)},append=on`, "-serial", "chardev:console"],
-    ...["-drive", `id=image,file=${escape(options.image)},format=raw,if=none,readonly=on,file.locking=off`, "-device", "virtio-blk-device,drive=image"],
-    ...["-chardev", `socket,id=vsock,path=${escape(sockets.vsock)}`, "-device", "vhost-user-vsock-device,chardev=vsock"],
-    ...["-chardev", `socket,id=fs,path=${escape(sockets.fs)}`, "-device", "vhost-user-fs-device,chardev=fs,tag=tskata,queue-size=1024"],
-    ...["-device", "virtio-rng-device", "-device", "virtio-balloon-device,free-page-reporting=on"],
+    ...["-drive", `id=image,file=${escape(options.image)},format=raw,if=none,readonly=on,file.locking=off`],
+    ...["-chardev", `socket,id=vsock,path=${escape(sockets.vsock)}`],
+    ...["-chardev", `socket,id=fs,path=${escape(sockets.fs)}`],
+    ...devices.flatMap((device, slot) => ["-device", `${device},bus=virtio-mmio-bus.${slot}`]),
   ];
+}
+
+/** Without ACPI the kernel learns of a slot from its command line (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES). */
+function mmioSlot(_device: string, slot: number): string {
+  return `virtio_mmio.device=${MMIO_SIZE}@0x${(MMIO_BASE + slot * MMIO_SIZE).toString(16)}:${MMIO_IRQ_BASE + slot}`;
 }
 
 /** In QEMU's option lists a comma is written twice. */
