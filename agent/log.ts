@@ -7,7 +7,7 @@ export type Level = (typeof LEVELS)[number];
 let least: number = LEVELS.indexOf("info");
 
 export function setLogLevel(name: string): void {
-  const index = LEVELS.findIndex((level) => level === name);
+  const index = (LEVELS as readonly string[]).indexOf(name);
   if (index >= 0) least = index;
 }
 

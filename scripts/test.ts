@@ -11,7 +11,11 @@ import { setup } from "./setup.ts";
 const modules = join(repository, "node_modules");
 
 function run(program: string, args: readonly string[]): void {
-  const { status, signal, error } = spawnSync(program, args, { cwd: repository, stdio: "inherit", env: { ...process.env, NODE_OPTIONS: "--disable-warning=ExperimentalWarning" } });
+  const { status, signal, error } = spawnSync(program, args, {
+    cwd: repository,
+    stdio: "inherit",
+    env: { ...process.env, NODE_OPTIONS: "--disable-warning=ExperimentalWarning" },
+  });
   if (error !== undefined) throw error;
   if (status !== 0) throw new Error(`${args.slice(0, 3).join(" ")}: ${signal ?? `exit ${status}`}`);
 }
@@ -30,7 +34,7 @@ const STAGES: Readonly<Record<string, (args: readonly string[]) => void>> = {
   lint: () => {
     node("@biomejs/biome/bin/biome", ["ci", "--error-on-warnings", "."]);
     run("clang-format-14", ["--dry-run", "--Werror", ...globSync(CPP, { cwd: repository })]);
-    node("dependency-cruiser/bin/dependency-cruise.mjs", ["--config", ".dependency-cruiser.cjs", "src", "agent"]);
+    run(pinnedNode, [join(repository, "scripts/imports.ts")]);
     run(pinnedNode, [join(repository, "scripts/protos.ts"), "--check"]);
   },
   types: () => node("typescript/bin/tsc", ["--noEmit", "-p", "."]),

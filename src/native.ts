@@ -108,10 +108,7 @@ export interface Native {
   /** Listens on an AF_VSOCK port (or, for tests, on a unix socket path). Every accepted connection is a descriptor the callback owns. */
   listenStream(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number) => void): VsockListener;
   /** As listenStream, but first reads the 8-byte big-endian stream id each connection opens with. */
-  listenTagged(
-    address: { vsockPort: number } | { unixPath: string },
-    onConnection: (fd: number, id: bigint) => void,
-  ): VsockListener;
+  listenTagged(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number, id: bigint) => void): VsockListener;
   /** Connects to a port of the host and returns the descriptor. Blocks for as long as the host's device takes to answer. */
   connectVsockHost(port: number): number;
   /** Turns a stream socket descriptor of any family into one end of a unix socketpair that net.Socket takes; bytes are relayed. */

@@ -91,10 +91,12 @@ export class Cgroup {
 
   /** A flat keyed file: "key value" lines. */
   keyed(file: string): Map<string, number> {
-    const pairs = this.read(file).split("\n").flatMap((line): [string, number][] => {
-      const [key, value] = line.split(" ");
-      return key === undefined || value === undefined ? [] : [[key, Number(value)]];
-    });
+    const pairs = this.read(file)
+      .split("\n")
+      .flatMap((line): [string, number][] => {
+        const [key, value] = line.split(" ");
+        return key === undefined || value === undefined ? [] : [[key, Number(value)]];
+      });
     return new Map(pairs);
   }
 
@@ -111,13 +113,18 @@ export class Cgroup {
 
   /** Pids of the container and of the cgroups it made itself. */
   processes(): number[] {
-    const own = this.read("cgroup.procs").split("\n").filter((line) => line !== "").map(Number);
+    const own = this.read("cgroup.procs")
+      .split("\n")
+      .filter((line) => line !== "")
+      .map(Number);
     return [...own, ...this.#children().flatMap((name) => new Cgroup(join(this.folder.slice(CONTAINERS.length + 1), name)).processes())];
   }
 
   #children(): string[] {
     try {
-      return readdirSync(this.folder, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+      return readdirSync(this.folder, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => entry.name);
     } catch {
       return [];
     }

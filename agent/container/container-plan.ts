@@ -172,7 +172,9 @@ const DEFAULT_DEVICES: readonly PlanDevice[] = (
 
 /** A /dev of the caller's is left as it is. */
 function hasOwnDev(spec: Spec): boolean {
-  return (spec.mounts ?? []).some(({ destination, type, options = [] }) => /^\/dev\/*$/.test(destination) && (type === "bind" || options.includes("bind") || options.includes("rbind")));
+  return (spec.mounts ?? []).some(
+    ({ destination, type, options = [] }) => /^\/dev\/*$/.test(destination) && (type === "bind" || options.includes("bind") || options.includes("rbind")),
+  );
 }
 
 function planDevices(devices: readonly Device[]): PlanDevice[] {

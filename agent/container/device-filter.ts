@@ -15,9 +15,16 @@ const ALL_ACCESS = 7;
 const ALWAYS: readonly DeviceRule[] = [
   { allow: true, type: "c", access: "m" },
   { allow: true, type: "b", access: "m" },
-  ...[[1, 3], [1, 5], [1, 7], [1, 8], [1, 9], [5, 0], [5, 2], [136, -1]].map(
-    ([major = -1, minor = -1]): DeviceRule => ({ allow: true, type: "c", major, minor, access: "rwm" }),
-  ),
+  ...[
+    [1, 3],
+    [1, 5],
+    [1, 7],
+    [1, 8],
+    [1, 9],
+    [5, 0],
+    [5, 2],
+    [136, -1],
+  ].map(([major = -1, minor = -1]): DeviceRule => ({ allow: true, type: "c", major, minor, access: "rwm" })),
 ];
 
 // Opcodes (linux/bpf_common.h, linux/bpf.h), all of 32-bit width but exit and the load.

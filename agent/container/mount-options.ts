@@ -124,7 +124,9 @@ export function planMount(mount: Mount): PlanMount {
   return { source: mount.source ?? "", target: mount.destination, type, data: data.join(","), ...parsed };
 }
 
-type Parsed = { -readonly [Key in "flags" | "attrSet" | "attrClear" | "recursiveAttrSet" | "recursiveAttrClear" | "options"]: number } & { propagation: number[] };
+type Parsed = { -readonly [Key in "flags" | "attrSet" | "attrClear" | "recursiveAttrSet" | "recursiveAttrClear" | "options"]: number } & {
+  propagation: number[];
+};
 
 function applyOption(option: string, parsed: Parsed, data: string[]): void {
   const effect = ATTRIBUTES[option] ?? FILESYSTEM[option];

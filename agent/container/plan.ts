@@ -156,7 +156,6 @@ class Writer {
     return this;
   }
 
-
   list<T>(items: readonly T[], write: (item: T) => void): this {
     this.u32(items.length);
     for (const item of items) write(item);
@@ -188,7 +187,11 @@ export function encodePlan(plan: Plan): Uint8Array {
   out.list(plan.rlimits, (limit) => out.u32(limit.resource).u64(limit.soft).u64(limit.hard));
   out.i32(plan.oomScoreAdj ?? INT32_MIN).i32(plan.ioPriority ?? -1);
   writeScheduler(out, plan.scheduler);
-  out.u64(plan.personality ?? -1).i32(plan.umask ?? -1).u32(plan.uid).u32(plan.gid);
+  out
+    .u64(plan.personality ?? -1)
+    .i32(plan.umask ?? -1)
+    .u32(plan.uid)
+    .u32(plan.gid);
   out.list(plan.groups, (group) => out.u32(group));
   writeCapabilities(out, plan.capabilities);
   out.text(plan.cwd).texts(plan.args).texts(plan.env);
@@ -210,17 +213,35 @@ function writeMount(out: Writer, mount: PlanMount): void {
 
 function writeScheduler(out: Writer, scheduler: PlanScheduler | undefined): void {
   const { policy = 0, nice = 0, priority = 0, flags = 0, runtime = 0, deadline = 0, period = 0 } = scheduler ?? {};
-  out.u32(scheduler === undefined ? 0 : 1).u32(policy).i32(nice).u32(priority).u64(flags).u64(runtime).u64(deadline).u64(period);
+  out
+    .u32(scheduler === undefined ? 0 : 1)
+    .u32(policy)
+    .i32(nice)
+    .u32(priority)
+    .u64(flags)
+    .u64(runtime)
+    .u64(deadline)
+    .u64(period);
 }
 
 function writeCapabilities(out: Writer, capabilities: PlanCapabilities | undefined): void {
   const { bounding = 0n, effective = 0n, inheritable = 0n, permitted = 0n, ambient = 0n } = capabilities ?? {};
-  out.u32(capabilities === undefined ? 0 : 1).u64(bounding).u64(effective).u64(inheritable).u64(permitted).u64(ambient);
+  out
+    .u32(capabilities === undefined ? 0 : 1)
+    .u64(bounding)
+    .u64(effective)
+    .u64(inheritable)
+    .u64(permitted)
+    .u64(ambient);
 }
 
 function writeSeccomp(out: Writer, seccomp: PlanSeccomp | undefined): void {
   const { defaultAction = 0, flags = 0, architectures = [], rules = [] } = seccomp ?? {};
-  out.u32(seccomp === undefined ? 0 : 1).u32(defaultAction).u32(flags).list(architectures, (architecture) => out.u32(architecture));
+  out
+    .u32(seccomp === undefined ? 0 : 1)
+    .u32(defaultAction)
+    .u32(flags)
+    .list(architectures, (architecture) => out.u32(architecture));
   out.list(rules, (rule) => {
     out.u32(rule.action).texts(rule.names);
     out.list(rule.args, (argument) => out.u32(argument.index).u32(argument.op).u64(argument.value).u64(argument.valueTwo));

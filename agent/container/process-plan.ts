@@ -53,7 +53,24 @@ function withHome(env: readonly string[], home: () => string): string[] {
 // -- limits ----------------------------------------------------------------------------------------------------------------
 
 /** asm-generic/resource.h, the same on x86-64 and arm64. */
-const RLIMITS = ["CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"];
+const RLIMITS = [
+  "CPU",
+  "FSIZE",
+  "DATA",
+  "STACK",
+  "CORE",
+  "RSS",
+  "NPROC",
+  "NOFILE",
+  "MEMLOCK",
+  "AS",
+  "LOCKS",
+  "SIGPENDING",
+  "MSGQUEUE",
+  "NICE",
+  "RTPRIO",
+  "RTTIME",
+];
 const INFINITY = (1n << 64n) - 1n;
 
 function planRlimit({ type, soft, hard }: Rlimit): Plan["rlimits"][number] {
@@ -94,7 +111,15 @@ function planScheduler(scheduler: Process["scheduler"]): PlanScheduler | undefin
   const policy = POLICIES[scheduler.policy];
   if (policy === undefined) throw new TskataError("invalid", `process.scheduler.policy: invalid scheduler policy: ${scheduler.policy}`);
   const { nice = 0, priority = 0, runtime = 0, deadline = 0, period = 0, flags = [] } = scheduler;
-  return { policy, nice, priority, runtime, deadline, period, flags: flags.reduce((bits, flag) => bits | known(SCHEDULER_FLAGS, flag, "process.scheduler.flags"), 0) };
+  return {
+    policy,
+    nice,
+    priority,
+    runtime,
+    deadline,
+    period,
+    flags: flags.reduce((bits, flag) => bits | known(SCHEDULER_FLAGS, flag, "process.scheduler.flags"), 0),
+  };
 }
 
 function known(table: Readonly<Record<string, number>>, name: string, where: string): number {

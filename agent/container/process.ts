@@ -1,6 +1,6 @@
 /** One process the host asked for: a container's init or one exec'ed in it. */
 import { TskataError } from "../../src/base/errors.ts";
-import { type LaunchFailure, type LaunchedProcess, native } from "../../src/native.ts";
+import { type LaunchedProcess, type LaunchFailure, native } from "../../src/native.ts";
 import type { Stdio } from "../../src/protocols/generated/agent.ts";
 import type { Reaper } from "../init/reaper.ts";
 import { type OutputCounts, type ProcessStdio, StdioPreparation } from "../io/stdio.ts";

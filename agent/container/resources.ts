@@ -98,7 +98,8 @@ function ioWeight(weight: number): number {
 
 function unifiedWrites(unified: Readonly<Record<string, string>>): CgroupWrite[] {
   return Object.entries(unified).map(([file, value]) => {
-    if (!/^[a-z][\w.]*\.[\w.]+$/.test(file) || file.startsWith("cgroup.")) throw new TskataError("invalid", `unified resource "${file}" must be a file of a controller`);
+    if (!/^[a-z][\w.]*\.[\w.]+$/.test(file) || file.startsWith("cgroup."))
+      throw new TskataError("invalid", `unified resource "${file}" must be a file of a controller`);
     return { file, value };
   });
 }

@@ -4,7 +4,15 @@ import type { Cgroup } from "./cgroup.ts";
 const USEC = 1000;
 
 export function containerStats(cgroup: Cgroup): object {
-  return { cpu: cpuStats(cgroup), memory: memoryStats(cgroup), pids: pidsStats(cgroup), blkio: ioStats(cgroup), hugetlb: {}, intel_rdt: {}, network_interfaces: null };
+  return {
+    cpu: cpuStats(cgroup),
+    memory: memoryStats(cgroup),
+    pids: pidsStats(cgroup),
+    blkio: ioStats(cgroup),
+    hugetlb: {},
+    intel_rdt: {},
+    network_interfaces: null,
+  };
 }
 
 function cpuStats(cgroup: Cgroup): object {
@@ -50,15 +58,15 @@ const IO_KEYS = [
 ] as const;
 
 function ioStats(cgroup: Cgroup): object {
-  const stats: Record<string, object[]> = {};
+  const stats = new Map<string, object[]>();
   for (const line of cgroup.read("io.stat").split("\n")) {
     const [device = "", ...pairs] = line.split(" ");
     const [major, minor] = device.split(":").map(Number);
     const values = new Map(pairs.map((pair) => pair.split("=") as [string, string]));
     for (const [key, name, op] of IO_KEYS) {
       const value = values.get(key);
-      if (value !== undefined) (stats[name] ??= []).push({ major, minor, op, value: Number(value) });
+      if (value !== undefined) stats.set(name, [...(stats.get(name) ?? []), { major, minor, op, value: Number(value) }]);
     }
   }
-  return stats;
+  return Object.fromEntries(stats);
 }

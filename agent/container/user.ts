@@ -45,7 +45,9 @@ export class UserDatabase {
   }
 
   #groupsOf(name: string): number[] {
-    return this.#lines("etc/group").filter((line) => line[3]?.split(",").includes(name)).map((line) => Number(line[2]));
+    return this.#lines("etc/group")
+      .filter((line) => line[3]?.split(",").includes(name))
+      .map((line) => Number(line[2]));
   }
 
   #passwd(): string[][] {
@@ -53,7 +55,10 @@ export class UserDatabase {
   }
 
   #lines(file: string): string[][] {
-    return readSmall(join(this.#root, file)).split("\n").filter((line) => line !== "" && !line.startsWith("#")).map((line) => line.split(":"));
+    return readSmall(join(this.#root, file))
+      .split("\n")
+      .filter((line) => line !== "" && !line.startsWith("#"))
+      .map((line) => line.split(":"));
   }
 }
 

@@ -28,8 +28,7 @@ export class ContainersHandlers implements UnaryHandlers<typeof ContainersServic
     const { containerId: id, stdio, noPivot, noNewKeyring } = request;
     const spec = parseSpec(parseBytes(request.spec), "the container's spec");
     const sharedPids = new Map([...request.sharedNamespaces].map(([type, owner]) => [type, this.#pod.container(owner).init.pid]));
-    const create = async (): Promise<Container> =>
-      await Container.create({ id, spec, stdio, sharedPids, noPivot, noNewKeyring }, this.#pod.around, this.#pod);
+    const create = async (): Promise<Container> => await Container.create({ id, spec, stdio, sharedPids, noPivot, noNewKeyring }, this.#pod.around, this.#pod);
     return { pid: (await this.#pod.add(id, create)).init.pid };
   }
 

@@ -23,7 +23,9 @@ export function unary<Request, Response>(handler: (request: Request) => Promise<
 }
 
 /** `start` begins sending and returns what ends it. */
-export function streaming<Request, Response>(start: (request: Request, send: (response: Response) => void) => () => void): handleServerStreamingCall<Request, Response> {
+export function streaming<Request, Response>(
+  start: (request: Request, send: (response: Response) => void) => () => void,
+): handleServerStreamingCall<Request, Response> {
   return (call) => {
     const end = start(call.request, (response) => void call.write(response));
     call.on("cancelled", end);

@@ -5,9 +5,9 @@ import { TskataError } from "../../src/base/errors.ts";
 import { TSKATA_VERSION } from "../../src/base/version.ts";
 import { native } from "../../src/native.ts";
 import type { CheckResponse, CreateSandboxRequest, MetricsResponse, SandboxService, Span } from "../../src/protocols/generated/agent.ts";
+import { boottimeNs } from "../clock.ts";
 import { mountShared } from "../init/mounts.ts";
 import { log, setLogLevel } from "../log.ts";
-import { boottimeNs } from "../clock.ts";
 import type { UnaryHandlers } from "./handlers.ts";
 import type { Pod } from "./pod.ts";
 
@@ -64,5 +64,7 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
 }
 
 function isMounted(path: string): boolean {
-  return readFileSync("/proc/self/mounts", "utf8").split("\n").some((line) => line.split(" ")[1] === path);
+  return readFileSync("/proc/self/mounts", "utf8")
+    .split("\n")
+    .some((line) => line.split(" ")[1] === path);
 }

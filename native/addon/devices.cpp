@@ -21,9 +21,8 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   }
 
   static void define(Napi::Env env) {
-    const Napi::Function type = DefineClass(env, "VirtioDevice",
-                                            {InstanceAccessor<&DeviceHandle::kind>("kind"),
-                                             InstanceMethod<&DeviceHandle::close>("close")});
+    const Napi::Function type =
+        DefineClass(env, "VirtioDevice", {InstanceAccessor<&DeviceHandle::kind>("kind"), InstanceMethod<&DeviceHandle::close>("close")});
     constructor() = Napi::Persistent(type);
     constructor().SuppressDestruct();
   }
@@ -59,9 +58,8 @@ class ServerHandle : public Napi::ObjectWrap<ServerHandle> {
   }
 
   static void define(Napi::Env env) {
-    const Napi::Function type = DefineClass(env, "VhostUserServer",
-                                            {InstanceAccessor<&ServerHandle::ended>("ended"),
-                                             InstanceMethod<&ServerHandle::close>("close")});
+    const Napi::Function type =
+        DefineClass(env, "VhostUserServer", {InstanceAccessor<&ServerHandle::ended>("ended"), InstanceMethod<&ServerHandle::close>("close")});
     constructor() = Napi::Persistent(type);
     constructor().SuppressDestruct();
   }
@@ -72,9 +70,7 @@ class ServerHandle : public Napi::ObjectWrap<ServerHandle> {
     const Settler settler(env, false);
     handle->ended_ = Napi::Persistent(settler.promise().As<Napi::Object>());
     handle->server_ = std::make_unique<transport::VhostUserServer>(std::move(device), path, [settler](const std::string& reason) {
-      settler.resolve([reason](Napi::Env at) {
-        return reason.empty() ? at.Null() : Napi::Value(Napi::String::New(at, reason));
-      });
+      settler.resolve([reason](Napi::Env at) { return reason.empty() ? at.Null() : Napi::Value(Napi::String::New(at, reason)); });
     });
     return object;
   }

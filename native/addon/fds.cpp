@@ -72,9 +72,8 @@ Napi::Value send_fds(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value connect_unix(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) {
-    return Napi::Number::New(env, os::connect_unix(info[0].As<Napi::String>(), socket_type(info[1])).release());
-  });
+  return guarded(info,
+                 [&](Napi::Env env) { return Napi::Number::New(env, os::connect_unix(info[0].As<Napi::String>(), socket_type(info[1])).release()); });
 }
 
 // An object whose close() ends `owned`.
@@ -82,7 +81,8 @@ template <typename T>
 Napi::Object closable(Napi::Env env, std::shared_ptr<T> owned) {
   const Napi::Object out = Napi::Object::New(env);
   const auto holder = std::make_shared<std::shared_ptr<T>>(std::move(owned));
-  out.Set("close", Napi::Function::New(env, [holder](const Napi::CallbackInfo&) { holder->reset(); }, "close"));
+  out.Set("close", Napi::Function::New(
+                       env, [holder](const Napi::CallbackInfo&) { holder->reset(); }, "close"));
   return out;
 }
 
@@ -113,14 +113,18 @@ Napi::Value packet_socket(const Napi::CallbackInfo& info) {
     });
     const auto holder = std::make_shared<std::shared_ptr<os::PacketSocket>>(std::move(socket));
     const Napi::Object out = Napi::Object::New(env);
-    out.Set("close", Napi::Function::New(env, [holder](const Napi::CallbackInfo&) { holder->reset(); }, "close"));
-    out.Set("send", Napi::Function::New(env, [holder](const Napi::CallbackInfo& call) {
-              guarded(call, [&](Napi::Env at) {
-                if (!*holder) throw std::system_error(EPIPE, std::generic_category(), "send");
-                (*holder)->send(bytes_of(call[0]));
-                return at.Undefined();
-              });
-            }, "send"));
+    out.Set("close", Napi::Function::New(
+                         env, [holder](const Napi::CallbackInfo&) { holder->reset(); }, "close"));
+    out.Set("send", Napi::Function::New(
+                        env,
+                        [holder](const Napi::CallbackInfo& call) {
+                          guarded(call, [&](Napi::Env at) {
+                            if (!*holder) throw std::system_error(EPIPE, std::generic_category(), "send");
+                            (*holder)->send(bytes_of(call[0]));
+                            return at.Undefined();
+                          });
+                        },
+                        "send"));
     return out;
   });
 }
@@ -173,7 +177,8 @@ Napi::Value make_raw(const Napi::CallbackInfo& info) {
     termios raw = before;
     ::cfmakeraw(&raw);
     checked(::tcsetattr(fd, TCSADRAIN, &raw), "tcsetattr");
-    return Napi::Function::New(env, [fd, before](const Napi::CallbackInfo&) { (void)::tcsetattr(fd, TCSADRAIN, &before); }, "restore");
+    return Napi::Function::New(
+        env, [fd, before](const Napi::CallbackInfo&) { (void)::tcsetattr(fd, TCSADRAIN, &before); }, "restore");
   });
 }
 

@@ -46,7 +46,8 @@ Napi::Value listen(const Napi::CallbackInfo& info, bool tagged) {
         }));
     const Napi::Object out = Napi::Object::New(env);
     out.Set("port", address.Has("vsockPort") ? address.Get("vsockPort") : Napi::Number::New(env, 0));
-    out.Set("close", Napi::Function::New(env, [listener](const Napi::CallbackInfo&) { listener->reset(); }, "close"));
+    out.Set("close", Napi::Function::New(
+                         env, [listener](const Napi::CallbackInfo&) { listener->reset(); }, "close"));
     return out;
   });
 }
@@ -55,14 +56,17 @@ Napi::Value listen_stream(const Napi::CallbackInfo& info) { return listen(info, 
 Napi::Value listen_tagged(const Napi::CallbackInfo& info) { return listen(info, true); }
 
 Napi::Value connect_vsock_host(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) { return Napi::Number::New(env, os::connect_vsock_host(info[0].As<Napi::Number>().Uint32Value()).release()); });
+  return guarded(info,
+                 [&](Napi::Env env) { return Napi::Number::New(env, os::connect_vsock_host(info[0].As<Napi::Number>().Uint32Value()).release()); });
 }
 
 Napi::Value start_reaper(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const auto callback = std::make_shared<Callback>(env, info[0].As<Napi::Function>(), "reaper", true);
     os::start_reaper([callback](int pid, int status) {
-      callback->call([pid, status](Napi::Env at, Napi::Function function) { function.Call({Napi::Number::New(at, pid), Napi::Number::New(at, status)}); });
+      callback->call([pid, status](Napi::Env at, Napi::Function function) {
+        function.Call({Napi::Number::New(at, pid), Napi::Number::New(at, status)});
+      });
     });
     return env.Undefined();
   });

@@ -74,12 +74,15 @@ class LaunchWork final : public Work {
     const Napi::Object out = Napi::Object::New(env);
     out.Set("pid", Napi::Number::New(env, process_->pid));
     out.Set("terminal", process_->terminal ? Napi::Value(Napi::Number::New(env, process_->terminal.release())) : env.Null());
-    out.Set("release", Napi::Function::New(env, [process = process_](const Napi::CallbackInfo& info) -> Napi::Value {
-              auto* const work = new ReleaseWork(info.Env(), process);  // deletes itself when done
-              const Napi::Promise promise = work->promise();
-              work->Queue();
-              return promise;
-            }, "release"));
+    out.Set("release", Napi::Function::New(
+                           env,
+                           [process = process_](const Napi::CallbackInfo& info) -> Napi::Value {
+                             auto* const work = new ReleaseWork(info.Env(), process);  // deletes itself when done
+                             const Napi::Promise promise = work->promise();
+                             work->Queue();
+                             return promise;
+                           },
+                           "release"));
     return out;
   }
 

@@ -22,8 +22,6 @@ static Napi::Value try_lock_file(const Napi::CallbackInfo& info) {
   }
 }
 
-void export_locks(Napi::Env env, Napi::Object exports) {
-  exports.Set("tryLockFile", Napi::Function::New(env, try_lock_file, "tryLockFile"));
-}
+void export_locks(Napi::Env env, Napi::Object exports) { exports.Set("tryLockFile", Napi::Function::New(env, try_lock_file, "tryLockFile")); }
 
 }  // namespace tskata::addon

@@ -9,9 +9,8 @@ namespace tskata::addon {
 namespace {
 
 Napi::Value open_tree(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) {
-    return Napi::Number::New(env, os::open_tree(info[0].As<Napi::String>(), info[1].As<Napi::Boolean>()).release());
-  });
+  return guarded(
+      info, [&](Napi::Env env) { return Napi::Number::New(env, os::open_tree(info[0].As<Napi::String>(), info[1].As<Napi::Boolean>()).release()); });
 }
 
 Napi::Value set_tree_attributes(const Napi::CallbackInfo& info) {
@@ -63,9 +62,7 @@ Napi::Value place_tree(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     return start(env, [tree = info[0].As<Napi::Number>().Int32Value(), pid = info[1].As<Napi::Number>().Int32Value(),
                        root = info[2].As<Napi::String>().Utf8Value(), target = info[3].As<Napi::String>().Utf8Value(),
-                       directory = info[4].As<Napi::String>().Utf8Value() == "directory"] {
-      os::place_tree(tree, pid, root, target, directory);
-    });
+                       directory = info[4].As<Napi::String>().Utf8Value() == "directory"] { os::place_tree(tree, pid, root, target, directory); });
   });
 }
 

@@ -28,10 +28,10 @@ class RelayHandle : public Napi::ObjectWrap<RelayHandle> {
   }
 
   static void define(Napi::Env env) {
-    const Napi::Function type = DefineClass(
-        env, "Relay",
-        {InstanceAccessor<&RelayHandle::moved>("moved"), InstanceAccessor<&RelayHandle::ended>("ended"),
-         InstanceMethod<&RelayHandle::drained>("drained"), InstanceMethod<&RelayHandle::reached>("reached"), InstanceMethod<&RelayHandle::stop>("stop")});
+    const Napi::Function type = DefineClass(env, "Relay",
+                                            {InstanceAccessor<&RelayHandle::moved>("moved"), InstanceAccessor<&RelayHandle::ended>("ended"),
+                                             InstanceMethod<&RelayHandle::drained>("drained"), InstanceMethod<&RelayHandle::reached>("reached"),
+                                             InstanceMethod<&RelayHandle::stop>("stop")});
     constructor() = Napi::Persistent(type);
     constructor().SuppressDestruct();
   }
@@ -41,9 +41,8 @@ class RelayHandle : public Napi::ObjectWrap<RelayHandle> {
     RelayHandle* const handle = Unwrap(object);
     const Settler settler(env, true);
     handle->ended_ = Napi::Persistent(settler.promise().As<Napi::Object>());
-    handle->relay_ = Relay::start(os::Descriptor(source), os::Descriptor(destination), [settler](int error) {
-      settler.resolve([error](Napi::Env at) { return error_name(at, error); });
-    });
+    handle->relay_ = Relay::start(os::Descriptor(source), os::Descriptor(destination),
+                                  [settler](int error) { settler.resolve([error](Napi::Env at) { return error_name(at, error); }); });
     return object;
   }
 
@@ -75,9 +74,8 @@ class RelayHandle : public Napi::ObjectWrap<RelayHandle> {
 };
 
 Napi::Value make_relay(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) {
-    return RelayHandle::make(env, info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value());
-  });
+  return guarded(
+      info, [&](Napi::Env env) { return RelayHandle::make(env, info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value()); });
 }
 
 // Both directions of `fd` relayed to one end of a socket pair; the other end is the answer.

@@ -42,7 +42,8 @@ int main(int argc, char** argv) {
   snprintf(bundle, sizeof bundle, "%s/lib/%s.cjs", self, name);
 
   // The caller's environment is not node's: these would load code into a process that runs as root.
-  for (const char* variable : {"NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "NODE_REPL_EXTERNAL_MODULE"}) unsetenv(variable);
+  for (const char* variable : {"NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "NODE_REPL_EXTERNAL_MODULE"})
+    unsetenv(variable);
 
   char** const arguments = static_cast<char**>(calloc(static_cast<size_t>(argc) + 3, sizeof(char*)));
   if (arguments == nullptr) fail("allocate");

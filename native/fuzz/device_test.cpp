@@ -184,18 +184,35 @@ const std::vector<Breakage>& breakages() {
   using D = RingDescriptor;
   constexpr uint64_t base = FrontEnd::guest_base;
   static const std::vector<Breakage> all{
-      {"chain that loops", [](FrontEnd& f, size_t q) { publish_one(f, q, D{base, 64, flag_next, 0}); }},
+      {"chain that loops",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{base, 64, flag_next, 0});
+       }},
       {"loop of two descriptors",
        [](FrontEnd& f, size_t q) {
          f.queue(q).set_descriptor(1, D{base, 64, flag_next, 0});
          publish_one(f, q, D{base, 64, flag_next, 1});
        }},
-      {"address outside memory", [](FrontEnd& f, size_t q) { publish_one(f, q, D{0x1000, 64, 0, 0}); }},
-      {"address that wraps", [](FrontEnd& f, size_t q) { publish_one(f, q, D{UINT64_MAX - 8, 64, 0, 0}); }},
+      {"address outside memory",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{0x1000, 64, 0, 0});
+       }},
+      {"address that wraps",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{UINT64_MAX - 8, 64, 0, 0});
+       }},
       {"length beyond the region",
-       [](FrontEnd& f, size_t q) { publish_one(f, q, D{base + FrontEnd::memory_bytes / 2 - 8, 64, 0, 0}); }},
-      {"buffer in the hole", [](FrontEnd& f, size_t q) { publish_one(f, q, D{base + FrontEnd::memory_bytes, 64, flag_write, 0}); }},
-      {"next out of range", [](FrontEnd& f, size_t q) { publish_one(f, q, D{base, 64, flag_next, 5000}); }},
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{base + FrontEnd::memory_bytes / 2 - 8, 64, 0, 0});
+       }},
+      {"buffer in the hole",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{base + FrontEnd::memory_bytes, 64, flag_write, 0});
+       }},
+      {"next out of range",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{base, 64, flag_next, 5000});
+       }},
       {"head out of range", [](FrontEnd& f, size_t q) { f.queue(q).publish(5000); }},
       {"available index that runs ahead", [](FrontEnd& f, size_t q) { f.queue(q).set_available_index(4096); }},
       {"readable after writable",
@@ -204,14 +221,25 @@ const std::vector<Breakage>& breakages() {
          publish_one(f, q, D{base, 64, flag_write | flag_next, 1});
        }},
       {"indirect table of a broken length",
-       [](FrontEnd& f, size_t q) { publish_indirect(f, q, std::array{D{base, 64, 0, 0}}, 15); }},
-      {"indirect table outside memory", [](FrontEnd& f, size_t q) { publish_one(f, q, D{0x1000, 16, flag_indirect, 0}); }},
+       [](FrontEnd& f, size_t q) {
+         publish_indirect(f, q, std::array{D{base, 64, 0, 0}}, 15);
+       }},
+      {"indirect table outside memory",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{0x1000, 16, flag_indirect, 0});
+       }},
       {"indirect table in an indirect table",
-       [](FrontEnd& f, size_t q) { publish_indirect(f, q, std::array{D{base, 16, flag_indirect, 0}}, 16); }},
+       [](FrontEnd& f, size_t q) {
+         publish_indirect(f, q, std::array{D{base, 16, flag_indirect, 0}}, 16);
+       }},
       {"indirect table that loops",
-       [](FrontEnd& f, size_t q) { publish_indirect(f, q, std::array{D{base, 0, flag_next, 1}, D{base, 0, flag_next, 0}}, 32); }},
+       [](FrontEnd& f, size_t q) {
+         publish_indirect(f, q, std::array{D{base, 0, flag_next, 1}, D{base, 0, flag_next, 0}}, 32);
+       }},
       {"indirect table with a next",
-       [](FrontEnd& f, size_t q) { publish_one(f, q, D{base, 16, static_cast<uint16_t>(flag_indirect | flag_next), 1}); }},
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{base, 16, static_cast<uint16_t>(flag_indirect | flag_next), 1});
+       }},
   };
   return all;
 }

@@ -79,7 +79,7 @@ class FrontEnd {
   std::span<std::byte> at(uint64_t address, size_t bytes);
 
   void share_memory();
-  void start_queue(size_t index);   // with empty rings
+  void start_queue(size_t index);     // with empty rings
   uint32_t stop_queue(size_t index);  // GET_VRING_BASE
 
   // One message, and the answer's payload for those that have one.

@@ -205,10 +205,8 @@ void names() {
     expect(guest.lookup(rootfs, name).error == EINVAL, "LOOKUP of \"" + name + "\"");
     expect(guest.call(FUSE_UNLINK, rootfs, text(name)).error == EINVAL, "UNLINK of \"" + name + "\"");
     expect(guest.call(FUSE_MKDIR, rootfs, bytes_of(fuse_mkdir_in{0755, 0}, text(name))).error == EINVAL, "MKDIR of \"" + name + "\"");
-    expect(guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0644, 0, 0}, text(name))).error == EINVAL,
-           "CREATE of \"" + name + "\"");
-    expect(guest.call(FUSE_RENAME, rootfs, bytes_of(fuse_rename_in{rootfs}, text("file"), text(name))).error == EINVAL,
-           "RENAME to \"" + name + "\"");
+    expect(guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0644, 0, 0}, text(name))).error == EINVAL, "CREATE of \"" + name + "\"");
+    expect(guest.call(FUSE_RENAME, rootfs, bytes_of(fuse_rename_in{rootfs}, text("file"), text(name))).error == EINVAL, "RENAME to \"" + name + "\"");
     expect(guest.call(FUSE_SYMLINK, rootfs, bytes_of(text(name), text("target"))).error == EINVAL, "SYMLINK at \"" + name + "\"");
   }
   expect(guest.lookup(root, "..").error == EINVAL, "above the root");
@@ -250,9 +248,7 @@ void create() {
   expect((entry.attr.mode & 07777) == 0644, "mode and umask");
   expect(guest.write(entry.nodeid, opened.fh, 0, "hello").error == 0, "WRITE");
   expect(guest.content(guest.host("c1/rootfs/new")) == "hello", "the host sees it");
-  const auto again = [&](uint32_t flags) {
-    return guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{flags, 0666, 0, 0}, text("new")));
-  };
+  const auto again = [&](uint32_t flags) { return guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{flags, 0666, 0, 0}, text("new"))); };
   expect(again(O_RDWR | O_EXCL).error == EEXIST, "O_EXCL");
   expect(again(O_RDWR).as<fuse_entry_out>().nodeid == entry.nodeid, "an existing file is opened");
   expect(guest.call(FUSE_CREATE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0666, 0, 0}, text("secret"))).error != 0,
@@ -272,10 +268,12 @@ void owner() {
   const std::string body = bytes_of(header, fuse_mkdir_in{0755, 0}, text("owned"));
   const uint64_t at = guest.front().allocate(4096);
   guest.put(at, body);
-  guest.front().queue(request_queue).add(std::array{RingDescriptor{at, static_cast<uint32_t>(body.size()), 0, 0}, RingDescriptor{at + 1024, 1024, flag_write, 0}});
+  guest.front()
+      .queue(request_queue)
+      .add(std::array{RingDescriptor{at, static_cast<uint32_t>(body.size()), 0, 0}, RingDescriptor{at + 1024, 1024, flag_write, 0}});
   guest.front().kick(request_queue);
   guest.front().wait_used(request_queue);
-  struct stat made{};
+  struct stat made {};
   expect(::stat(guest.host("c1/rootfs/owned").c_str(), &made) == 0 && made.st_uid == 1234 && made.st_gid == 4321, "the caller owns it");
 }
 
@@ -400,8 +398,9 @@ void concurrent() {
     header.nodeid = root;
     const std::string body = bytes_of(header, text("c1"));
     guest.put(at + 2 * i * slot, body);
-    front.queue(request_queue).add(std::array{RingDescriptor{at + 2 * i * slot, static_cast<uint32_t>(body.size()), 0, 0},
-                                              RingDescriptor{at + (2 * i + 1) * slot, slot, flag_write, 0}});
+    front.queue(request_queue)
+        .add(std::array{RingDescriptor{at + 2 * i * slot, static_cast<uint32_t>(body.size()), 0, 0},
+                        RingDescriptor{at + (2 * i + 1) * slot, slot, flag_write, 0}});
   }
   front.kick(request_queue);
   for (size_t i = 0; i < slots; ++i) {

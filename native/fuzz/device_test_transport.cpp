@@ -134,20 +134,42 @@ std::vector<Case> transport_cases() {
       {"transport: the ring's base is kept", base_is_kept},
       {"transport: memory changes while rings run", memory_change},
       {"transport: unread replies end the connection", unread_replies},
-      {"transport: region beyond its file", [] { bad_table({1, 0, {0, size * 2, user, 0}}, "beyond the end"); }},
-      {"transport: region whose offset is beyond its file", [] { bad_table({1, 0, {0, 4096, user, size}}, "beyond the end"); }},
-      {"transport: region that wraps", [] { bad_table({1, 0, {0, 4096, user, UINT64_MAX - 100}}, "broken size"); }},
-      {"transport: region of no bytes", [] { bad_table({1, 0, {0, 0, user, 0}}, "broken size"); }},
-      {"transport: region at the end of the address space", [] { bad_table({1, 0, {UINT64_MAX - 100, 4096, user, 0}}, "wraps"); }},
-      {"transport: more regions than descriptors", [] { bad_table({2, 0, {0, 4096, user, 0}}, "broken count"); }},
+      {"transport: region beyond its file",
+       [] {
+         bad_table({1, 0, {0, size * 2, user, 0}}, "beyond the end");
+       }},
+      {"transport: region whose offset is beyond its file",
+       [] {
+         bad_table({1, 0, {0, 4096, user, size}}, "beyond the end");
+       }},
+      {"transport: region that wraps",
+       [] {
+         bad_table({1, 0, {0, 4096, user, UINT64_MAX - 100}}, "broken size");
+       }},
+      {"transport: region of no bytes",
+       [] {
+         bad_table({1, 0, {0, 0, user, 0}}, "broken size");
+       }},
+      {"transport: region at the end of the address space",
+       [] {
+         bad_table({1, 0, {UINT64_MAX - 100, 4096, user, 0}}, "wraps");
+       }},
+      {"transport: more regions than descriptors",
+       [] {
+         bad_table({2, 0, {0, 4096, user, 0}}, "broken count");
+       }},
       {"transport: overlapping regions", overlapping_regions},
       {"transport: unknown request", [] { refused([](FrontEnd& f) { f.send(200, uint64_t{0}); }, "unknown request"); }},
       {"transport: message too short", [] { refused([](FrontEnd& f) { f.send(set_vring_num, uint8_t{0}); }, "too short"); }},
-      {"transport: message too long",
-       [] { refused([](FrontEnd& f) { f.send(set_vring_num, std::array<std::byte, 5000>{}); }, "too long"); }},
-      {"transport: ring out of range", [] { refused([](FrontEnd& f) { f.send(set_vring_num, VringState{9, 16}); }, "out of range"); }},
+      {"transport: message too long", [] { refused([](FrontEnd& f) { f.send(set_vring_num, std::array<std::byte, 5000>{}); }, "too long"); }},
+      {"transport: ring out of range",
+       [] {
+         refused([](FrontEnd& f) { f.send(set_vring_num, VringState{9, 16}); }, "out of range");
+       }},
       {"transport: ring size out of range",
-       [] { refused([](FrontEnd& f) { f.send(set_vring_num, VringState{0, 65536}); }, "out of range"); }},
+       [] {
+         refused([](FrontEnd& f) { f.send(set_vring_num, VringState{0, 65536}); }, "out of range");
+       }},
       {"transport: ring size not a power of two",
        [] {
          refused(
@@ -177,8 +199,7 @@ std::vector<Case> transport_cases() {
          const os::Descriptor file(::memfd_create("kick", MFD_CLOEXEC));
          ring_kicks(file.get());
        }},
-      {"transport: kick without its descriptor",
-       [] { refused([](FrontEnd& f) { f.send(set_vring_kick, uint64_t{0}); }, "without its descriptor"); }},
+      {"transport: kick without its descriptor", [] { refused([](FrontEnd& f) { f.send(set_vring_kick, uint64_t{0}); }, "without its descriptor"); }},
   };
 }
 

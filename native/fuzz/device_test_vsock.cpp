@@ -183,8 +183,8 @@ void guest_connects() {
   host_writes(host, "from the host");
   const Packet packet = guest.receive(op_rw);
   expect(packet.data == "from the host", "data to the guest");
-  expect(packet.header.src_cid == 2 && packet.header.dst_cid == 3 && packet.header.src_port == host_port &&
-             packet.header.dst_port == guest_port && packet.header.type == type_stream,
+  expect(packet.header.src_cid == 2 && packet.header.dst_cid == 3 && packet.header.src_port == host_port && packet.header.dst_port == guest_port &&
+             packet.header.type == type_stream,
          "addresses");
   expect(packet.header.buf_alloc == device_space && packet.header.fwd_cnt == 14, "credit in the header");
   expect(guest.front().interrupted(receive_queue), "the driver is interrupted");
@@ -555,8 +555,7 @@ void indirect_descriptors() {
   const uint64_t at = front.allocate(4096);
   std::memcpy(front.at(at, sizeof header).data(), &header, sizeof header);
   std::memcpy(front.at(at + 64, 6).data(), "abcdef", 6);
-  const std::array table{RingDescriptor{at, sizeof header, flag_next, 2}, RingDescriptor{at + 67, 3, 0, 0},
-                         RingDescriptor{at + 64, 3, flag_next, 1}};
+  const std::array table{RingDescriptor{at, sizeof header, flag_next, 2}, RingDescriptor{at + 67, 3, 0, 0}, RingDescriptor{at + 64, 3, flag_next, 1}};
   std::memcpy(front.at(at + 256, sizeof table).data(), table.data(), sizeof table);
   front.queue(transmit_queue).add(std::array{RingDescriptor{at + 256, sizeof table, flag_indirect, 0}});
   front.kick(transmit_queue);

@@ -64,9 +64,7 @@ class DriverQueue {
   }
 
   // By hand: any descriptor, any head, any index.
-  void set_descriptor(uint16_t index, const RingDescriptor& descriptor) {
-    std::memcpy(rings_.data() + 16u * index, &descriptor, sizeof descriptor);
-  }
+  void set_descriptor(uint16_t index, const RingDescriptor& descriptor) { std::memcpy(rings_.data() + 16u * index, &descriptor, sizeof descriptor); }
   void publish(uint16_t head) {
     std::memcpy(available() + 4 + 2u * (next_ & (size_ - 1)), &head, sizeof head);
     set_available_index(static_cast<uint16_t>(next_ + 1));
@@ -78,9 +76,7 @@ class DriverQueue {
   // §2.7.10: interrupt when the device's index passes this.
   void set_used_event(uint16_t index) { std::memcpy(available() + 4 + 2u * size_, &index, sizeof index); }
 
-  uint16_t used_index() const {
-    return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(used() + 2)).load(std::memory_order_acquire);
-  }
+  uint16_t used_index() const { return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(used() + 2)).load(std::memory_order_acquire); }
 
   // The next buffer that the device has returned.
   std::optional<Used> take() {

@@ -27,12 +27,11 @@ using devices::fs::Server;
 constexpr int max_steps = 100;
 constexpr rlim_t max_file = 4u << 20;  // a tree in memory must not take it all
 constexpr std::array opcodes{
-    FUSE_LOOKUP,  FUSE_FORGET,   FUSE_GETATTR,     FUSE_SETATTR,     FUSE_READLINK,    FUSE_SYMLINK,   FUSE_MKNOD,
-    FUSE_MKDIR,   FUSE_UNLINK,   FUSE_RMDIR,       FUSE_RENAME,      FUSE_LINK,        FUSE_OPEN,      FUSE_READ,
-    FUSE_WRITE,   FUSE_STATFS,   FUSE_RELEASE,     FUSE_FSYNC,       FUSE_SETXATTR,    FUSE_GETXATTR,  FUSE_LISTXATTR,
-    FUSE_OPENDIR, FUSE_READDIR,  FUSE_RELEASEDIR,  FUSE_FSYNCDIR,    FUSE_CREATE,      FUSE_DESTROY,   FUSE_BATCH_FORGET,
-    FUSE_RENAME2, FUSE_LSEEK,    FUSE_READDIRPLUS, FUSE_FALLOCATE,   FUSE_COPY_FILE_RANGE, FUSE_SYNCFS, FUSE_TMPFILE,
-    FUSE_REMOVEXATTR, FUSE_INIT,
+    FUSE_LOOKUP,          FUSE_FORGET, FUSE_GETATTR,  FUSE_SETATTR,      FUSE_READLINK,  FUSE_SYMLINK, FUSE_MKNOD,       FUSE_MKDIR,
+    FUSE_UNLINK,          FUSE_RMDIR,  FUSE_RENAME,   FUSE_LINK,         FUSE_OPEN,      FUSE_READ,    FUSE_WRITE,       FUSE_STATFS,
+    FUSE_RELEASE,         FUSE_FSYNC,  FUSE_SETXATTR, FUSE_GETXATTR,     FUSE_LISTXATTR, FUSE_OPENDIR, FUSE_READDIR,     FUSE_RELEASEDIR,
+    FUSE_FSYNCDIR,        FUSE_CREATE, FUSE_DESTROY,  FUSE_BATCH_FORGET, FUSE_RENAME2,   FUSE_LSEEK,   FUSE_READDIRPLUS, FUSE_FALLOCATE,
+    FUSE_COPY_FILE_RANGE, FUSE_SYNCFS, FUSE_TMPFILE,  FUSE_REMOVEXATTR,  FUSE_INIT,
 };
 
 void require(bool holds, const char* what) {
@@ -69,10 +68,10 @@ class Tree {
   std::string outside() const {
     std::ostringstream out;
     for (const char* name : {"", "outside", "outside/dir", "outside/secret"}) {
-      struct stat at{};
+      struct stat at {};
       require(::lstat((folder_ / name).c_str(), &at) == 0, "what stood outside the shared tree has gone");
-      out << at.st_mode << ' ' << at.st_uid << ' ' << at.st_gid << ' ' << at.st_nlink << ' ' << at.st_size << ' ' << at.st_mtim.tv_sec
-          << '.' << at.st_mtim.tv_nsec << ' ' << at.st_ctim.tv_sec << '.' << at.st_ctim.tv_nsec << '\n';
+      out << at.st_mode << ' ' << at.st_uid << ' ' << at.st_gid << ' ' << at.st_nlink << ' ' << at.st_size << ' ' << at.st_mtim.tv_sec << '.'
+          << at.st_mtim.tv_nsec << ' ' << at.st_ctim.tv_sec << '.' << at.st_ctim.tv_nsec << '\n';
     }
     return out.str();
   }
@@ -141,16 +140,31 @@ class Guest {
   }
 
   static std::string name(FuzzedDataProvider& input) {
-    static const std::array<std::string, 20> known{"c1",   "rootfs", "mounts", "v",       "dir",       "file",   "up",
-                                                   "far",  "fifo",   "hard",   "new",     "..",        ".",      "",
-                                                   "../outside", "up/secret", "/etc/passwd", "user.a", "security.capability", "x"};
+    static const std::array<std::string, 20> known{"c1",
+                                                   "rootfs",
+                                                   "mounts",
+                                                   "v",
+                                                   "dir",
+                                                   "file",
+                                                   "up",
+                                                   "far",
+                                                   "fifo",
+                                                   "hard",
+                                                   "new",
+                                                   "..",
+                                                   ".",
+                                                   "",
+                                                   "../outside",
+                                                   "up/secret",
+                                                   "/etc/passwd",
+                                                   "user.a",
+                                                   "security.capability",
+                                                   "x"};
     const auto index = input.ConsumeIntegralInRange<size_t>(0, known.size());
     return index < known.size() ? known[index] : input.ConsumeRandomLengthString(300);
   }
 
-  static uint64_t offset(FuzzedDataProvider& input) {
-    return input.PickValueInArray<uint64_t>({0, 0, 1, 4096, 1u << 20, INT64_MAX, UINT64_MAX});
-  }
+  static uint64_t offset(FuzzedDataProvider& input) { return input.PickValueInArray<uint64_t>({0, 0, 1, 4096, 1u << 20, INT64_MAX, UINT64_MAX}); }
   static uint32_t length(FuzzedDataProvider& input) { return input.PickValueInArray<uint32_t>({0, 1, 100, 4096, 65536, UINT32_MAX}); }
   static uint32_t mode(FuzzedDataProvider& input) {
     const uint32_t type = input.PickValueInArray<uint32_t>({S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFLNK, 0});  // no device nodes here
@@ -165,9 +179,7 @@ class Guest {
       case FUSE_UNLINK:
       case FUSE_RMDIR:
       case FUSE_REMOVEXATTR: return body.text(name(input));
-      case FUSE_SYMLINK:
-        body.text(name(input));
-        return body.text(input.ConsumeBool() ? "../../../outside" : name(input));
+      case FUSE_SYMLINK: body.text(name(input)); return body.text(input.ConsumeBool() ? "../../../outside" : name(input));
       case FUSE_FORGET: return body.put(fuse_forget_in{input.ConsumeIntegralInRange<uint64_t>(0, 3)});
       case FUSE_BATCH_FORGET: {
         const auto count = input.ConsumeIntegralInRange<uint32_t>(0, 4);
@@ -188,12 +200,8 @@ class Guest {
         in.gid = length(input);
         return body.put(in);
       }
-      case FUSE_MKNOD:
-        body.put(fuse_mknod_in{mode(input), 0, 022, 0});
-        return body.text(name(input));
-      case FUSE_MKDIR:
-        body.put(fuse_mkdir_in{mode(input), 022});
-        return body.text(name(input));
+      case FUSE_MKNOD: body.put(fuse_mknod_in{mode(input), 0, 022, 0}); return body.text(name(input));
+      case FUSE_MKDIR: body.put(fuse_mkdir_in{mode(input), 022}); return body.text(name(input));
       case FUSE_RENAME:
         body.put(fuse_rename_in{node(input)});
         body.text(name(input));
@@ -202,15 +210,11 @@ class Guest {
         body.put(fuse_rename2_in{node(input), input.ConsumeIntegralInRange<uint32_t>(0, 3), 0});
         body.text(name(input));
         return body.text(name(input));
-      case FUSE_LINK:
-        body.put(fuse_link_in{node(input)});
-        return body.text(name(input));
+      case FUSE_LINK: body.put(fuse_link_in{node(input)}); return body.text(name(input));
       case FUSE_OPEN:
       case FUSE_OPENDIR: return body.put(fuse_open_in{open_flags(input), input.ConsumeIntegralInRange<uint32_t>(0, 1)});
       case FUSE_CREATE:
-      case FUSE_TMPFILE:
-        body.put(fuse_create_in{open_flags(input), mode(input), 022, 0});
-        return body.text(name(input));
+      case FUSE_TMPFILE: body.put(fuse_create_in{open_flags(input), mode(input), 022, 0}); return body.text(name(input));
       case FUSE_READ:
       case FUSE_READDIR:
       case FUSE_READDIRPLUS: {
@@ -241,13 +245,9 @@ class Guest {
         return body.raw(value);
       }
       case FUSE_GETXATTR:
-      case FUSE_LISTXATTR:
-        body.put(fuse_getxattr_in{length(input), 0});
-        return body.text(name(input));
-      case FUSE_LSEEK:
-        return body.put(fuse_lseek_in{handle(input), offset(input), input.ConsumeIntegralInRange<uint32_t>(0, 5), 0});
-      case FUSE_FALLOCATE:
-        return body.put(fuse_fallocate_in{handle(input), offset(input), offset(input), input.ConsumeIntegral<uint8_t>(), 0});
+      case FUSE_LISTXATTR: body.put(fuse_getxattr_in{length(input), 0}); return body.text(name(input));
+      case FUSE_LSEEK: return body.put(fuse_lseek_in{handle(input), offset(input), input.ConsumeIntegralInRange<uint32_t>(0, 5), 0});
+      case FUSE_FALLOCATE: return body.put(fuse_fallocate_in{handle(input), offset(input), offset(input), input.ConsumeIntegral<uint8_t>(), 0});
       case FUSE_COPY_FILE_RANGE: {
         fuse_copy_file_range_in in{};
         in.fh_in = handle(input);

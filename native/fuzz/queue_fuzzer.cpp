@@ -97,8 +97,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const QueueLayout layout{queue_size, first_base, first_base + 16u * queue_size, first_base + 16u * queue_size + 96};
   const uint64_t features = ((shape & 4) != 0 ? feature_indirect_desc : 0) | ((shape & 8) != 0 ? feature_event_idx : 0);
   try {
-    const auto memory = std::make_shared<const GuestMemory>(
-        std::vector<MemoryRegion>{{second_base, {second, second_bytes}}, {first_base, {first, size}}});
+    const auto memory =
+        std::make_shared<const GuestMemory>(std::vector<MemoryRegion>{{second_base, {second, second_bytes}}, {first_base, {first, size}}});
     Queue queue(memory, layout, features, start);
     run(queue, *memory);
   } catch (const QueueFault&) {

@@ -169,7 +169,8 @@ class Script {
   }
 
   uint64_t number() {
-    return input_.PickValueInArray<uint64_t>({0, 1, page, memory_bytes, memory_bytes - page, memory_bytes + page, 1ull << 32, 1ull << 63, UINT64_MAX});
+    return input_.PickValueInArray<uint64_t>(
+        {0, 1, page, memory_bytes, memory_bytes - page, memory_bytes + page, 1ull << 32, 1ull << 63, UINT64_MAX});
   }
 
   bool memory_table(bool broken) {
@@ -247,8 +248,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const testing::TemporaryFolder folder;  // not static: libFuzzer leaves without destructors
   FuzzedDataProvider input(data, size);
   std::promise<std::string> ended;
-  const auto server = std::make_unique<transport::VhostUserServer>(
-      std::make_shared<Probe>(), folder / "s", [&](const std::string& reason) { ended.set_value(reason); });
+  const auto server = std::make_unique<transport::VhostUserServer>(std::make_shared<Probe>(), folder / "s",
+                                                                   [&](const std::string& reason) { ended.set_value(reason); });
   {
     FrontEnd front(os::connect_unix(folder / "s", SOCK_STREAM));
     Script(input, front).run();

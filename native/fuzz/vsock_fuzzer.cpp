@@ -20,8 +20,8 @@ namespace {
 
 using namespace tskata;
 using namespace tskata::devices::vsock;
-using testing::RingDescriptor;
 using testing::DriverQueue;
+using testing::RingDescriptor;
 
 constexpr uint64_t base = 0x10000;
 constexpr size_t memory_bytes = 1 << 18;
@@ -74,8 +74,7 @@ class Pod {
 
   void start(size_t index, const DriverQueue& queue) {
     constexpr uint64_t features = virtio::feature_indirect_desc;
-    device_->start_queue(index, {std::make_shared<virtio::Queue>(guest_, queue.layout(), features, bases_.at(index)),
-                                 kicks_.at(index).get(), [] {}});
+    device_->start_queue(index, {std::make_shared<virtio::Queue>(guest_, queue.layout(), features, bases_.at(index)), kicks_.at(index).get(), [] {}});
   }
 
   void kick(size_t index) {

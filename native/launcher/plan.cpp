@@ -73,15 +73,11 @@ Mount read_mount(Reader& in) {
   return {in.text(), in.text(), in.text(), in.text(), in.u64(), in.u64(), in.u64(), in.u64(), in.u64(), in.list(read_u64), in.u32()};
 }
 
-Scheduler read_scheduler(Reader& in) {
-  return {in.boolean(), in.u32(), in.i32(), in.u32(), in.u64(), in.u64(), in.u64(), in.u64()};
-}
+Scheduler read_scheduler(Reader& in) { return {in.boolean(), in.u32(), in.i32(), in.u32(), in.u64(), in.u64(), in.u64(), in.u64()}; }
 
 Capabilities read_capabilities(Reader& in) { return {in.boolean(), in.u64(), in.u64(), in.u64(), in.u64(), in.u64()}; }
 
-Seccomp read_seccomp(Reader& in) {
-  return {in.boolean(), in.u32(), in.u32(), in.list(read_u32), in.list(read_rule)};
-}
+Seccomp read_seccomp(Reader& in) { return {in.boolean(), in.u32(), in.u32(), in.list(read_u32), in.list(read_rule)}; }
 
 }  // namespace
 

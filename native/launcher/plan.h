@@ -15,19 +15,19 @@ namespace tskata::launcher {
 constexpr uint32_t plan_version = 1;
 
 // Bits of Plan::flags.
-constexpr uint32_t flag_container = 1 << 0;     // a container's init: namespaces, root filesystem; else a process in one that runs
-constexpr uint32_t flag_terminal = 1 << 1;      // open a pty in the container and use its slave as 0, 1, 2
-constexpr uint32_t flag_no_pivot = 1 << 2;      // MS_MOVE and chroot instead of pivot_root
-constexpr uint32_t flag_new_keyring = 1 << 3;   // join a new session keyring
+constexpr uint32_t flag_container = 1 << 0;    // a container's init: namespaces, root filesystem; else a process in one that runs
+constexpr uint32_t flag_terminal = 1 << 1;     // open a pty in the container and use its slave as 0, 1, 2
+constexpr uint32_t flag_no_pivot = 1 << 2;     // MS_MOVE and chroot instead of pivot_root
+constexpr uint32_t flag_new_keyring = 1 << 3;  // join a new session keyring
 constexpr uint32_t flag_no_new_privs = 1 << 4;
 constexpr uint32_t flag_root_readonly = 1 << 5;
 
 // Bits of Mount::options.
 constexpr uint32_t mount_bind = 1 << 0;
 constexpr uint32_t mount_recursive_bind = 1 << 1;
-constexpr uint32_t mount_copy_up = 1 << 2;     // tmpfs that begins with what it covers
-constexpr uint32_t mount_remount = 1 << 3;     // change what is mounted at the target already
-constexpr uint32_t mount_cgroup = 1 << 4;      // the container's cgroup2
+constexpr uint32_t mount_copy_up = 1 << 2;  // tmpfs that begins with what it covers
+constexpr uint32_t mount_remount = 1 << 3;  // change what is mounted at the target already
+constexpr uint32_t mount_cgroup = 1 << 4;   // the container's cgroup2
 
 struct NamespaceJoin {
   uint32_t type;  // CLONE_NEW*
@@ -39,8 +39,8 @@ struct Mount {
   std::string target;  // in the container
   std::string type;
   std::string data;
-  uint64_t flags;        // MS_* of mount(2) for filesystems
-  uint64_t attr_set;     // MOUNT_ATTR_* for binds and remounts
+  uint64_t flags;     // MS_* of mount(2) for filesystems
+  uint64_t attr_set;  // MOUNT_ATTR_* for binds and remounts
   uint64_t attr_clear;
   uint64_t recursive_attr_set;
   uint64_t recursive_attr_clear;

@@ -38,8 +38,14 @@ void set_scheduling(const Plan& plan) {
     int32_t nice;
     uint32_t priority;
     uint64_t runtime, deadline, period;
-  } const attributes{48, plan.scheduler.policy, plan.scheduler.flags, plan.scheduler.nice, plan.scheduler.priority,
-                     plan.scheduler.runtime, plan.scheduler.deadline, plan.scheduler.period};
+  } const attributes{48,
+                     plan.scheduler.policy,
+                     plan.scheduler.flags,
+                     plan.scheduler.nice,
+                     plan.scheduler.priority,
+                     plan.scheduler.runtime,
+                     plan.scheduler.deadline,
+                     plan.scheduler.period};
   attempt(::syscall(SYS_sched_setattr, 0, &attributes, 0), "set process.scheduler");
 }
 
@@ -120,7 +126,8 @@ void go_to_folder(const Plan& plan) {
   if (::chdir(plan.cwd.c_str()) == 0) {
     char actual[PATH_MAX];
     // A working folder outside the root shows as "(unreachable)": the way out that CVE-2024-21626 was.
-    if (::syscall(SYS_getcwd, actual, sizeof actual) < 0 || actual[0] != '/') throw StepError("current working directory is outside of container mount namespace root", 0);
+    if (::syscall(SYS_getcwd, actual, sizeof actual) < 0 || actual[0] != '/')
+      throw StepError("current working directory is outside of container mount namespace root", 0);
     return;
   }
   throw StepError(step, errno);
@@ -128,7 +135,7 @@ void go_to_folder(const Plan& plan) {
 
 void make_folder_for(const Plan& plan) {
   if (!plan.has(flag_container)) return;
-  for (size_t slash = plan.cwd.find('/', 1); ; slash = plan.cwd.find('/', slash + 1)) {
+  for (size_t slash = plan.cwd.find('/', 1);; slash = plan.cwd.find('/', slash + 1)) {
     const std::string folder = plan.cwd.substr(0, slash);
     if (::mkdir(folder.c_str(), 0755) < 0 && errno != EEXIST && errno != EROFS) return;  // chdir tells
     if (slash == std::string::npos) return;

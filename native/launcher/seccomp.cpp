@@ -27,7 +27,8 @@ void add_architectures(scmp_filter_ctx filter, const Seccomp& profile) {
 void add_rule(scmp_filter_ctx filter, const SeccompRule& rule, const std::string& name, std::span<const scmp_arg_cmp> arguments) {
   const int number = ::seccomp_syscall_resolve_name(name.c_str());
   if (number == __NR_SCMP_ERROR) return;  // a call this libseccomp does not know: profiles are written for many kernels
-  attempt_seccomp(::seccomp_rule_add_array(filter, rule.action, number, static_cast<unsigned>(arguments.size()), arguments.data()), "add a rule for " + name);
+  attempt_seccomp(::seccomp_rule_add_array(filter, rule.action, number, static_cast<unsigned>(arguments.size()), arguments.data()),
+                  "add a rule for " + name);
 }
 
 // Two conditions on one argument are not one rule to libseccomp: runc makes a rule of each then, which is "or".
@@ -49,7 +50,8 @@ void add_rules(scmp_filter_ctx filter, const Seccomp& profile, const SeccompRule
   const bool each = repeats_an_argument(rule);
   for (const std::string& name : rule.names) {
     if (!each) add_rule(filter, rule, name, arguments);
-    else for (const scmp_arg_cmp& argument : arguments) add_rule(filter, rule, name, {&argument, 1});
+    else
+      for (const scmp_arg_cmp& argument : arguments) add_rule(filter, rule, name, {&argument, 1});
   }
 }
 

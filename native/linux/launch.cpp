@@ -96,10 +96,8 @@ bool take_report(Packet packet, Launched& process) {
     case 'T':
       if (!packet.fds.empty()) process.terminal = std::move(packet.fds[0]);
       return false;
-    case 'R':
-      return true;
-    default:
-      fail(packet);
+    case 'R': return true;
+    default: fail(packet);
   }
 }
 

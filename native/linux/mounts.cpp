@@ -140,8 +140,7 @@ void place_tree(int tree, int pid, const std::string& root, const std::string& t
     const Descriptor base(checked(::open(root.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open shared tree"));
     make_target(base.get(), target, directory);
     const Descriptor place = open_below(base.get(), target, O_PATH | (directory ? O_DIRECTORY : 0));
-    checked(static_cast<int>(::syscall(SYS_move_mount, tree, "", place.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)),
-            "move_mount");
+    checked(static_cast<int>(::syscall(SYS_move_mount, tree, "", place.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)), "move_mount");
   });
 }
 

@@ -123,7 +123,8 @@ ssize_t Relay::read_some() {
 
 int Relay::write_all(const char* data, size_t length) {
   while (length > 0) {
-    const ssize_t written = destination_is_socket_ ? ::send(destination_.get(), data, length, MSG_NOSIGNAL) : ::write(destination_.get(), data, length);
+    const ssize_t written =
+        destination_is_socket_ ? ::send(destination_.get(), data, length, MSG_NOSIGNAL) : ::write(destination_.get(), data, length);
     if (stopping_) return ECANCELED;
     if (written < 0) {
       if (errno == EINTR) continue;

@@ -54,8 +54,8 @@ void tell_pid(int socket) {
 void forward_size(int socket, int tty) {
   winsize size = {};
   if (ioctl(tty, TIOCGWINSZ, &size) != 0) return;
-  const uint8_t message[5] = {'W', static_cast<uint8_t>(size.ws_row), static_cast<uint8_t>(size.ws_row >> 8),
-                              static_cast<uint8_t>(size.ws_col), static_cast<uint8_t>(size.ws_col >> 8)};
+  const uint8_t message[5] = {'W', static_cast<uint8_t>(size.ws_row), static_cast<uint8_t>(size.ws_row >> 8), static_cast<uint8_t>(size.ws_col),
+                              static_cast<uint8_t>(size.ws_col >> 8)};
   (void)!send(socket, message, sizeof message, MSG_NOSIGNAL);
 }
 

@@ -120,15 +120,14 @@ class Mapping {
     if (region.size == 0 || region.offset + region.size < region.size) throw std::runtime_error("memory region of a broken size");
     length_ = region.offset + region.size;
     // Beyond the file's end every access would be SIGBUS.
-    struct stat file{};
+    struct stat file {};
     checked(::fstat(fd, &file), "fstat guest memory");
     if (length_ > static_cast<uint64_t>(file.st_size)) throw std::runtime_error("memory region beyond the end of its file");
     void* const address = ::mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (address == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "mmap guest memory");
     base_ = static_cast<std::byte*>(address);
   }
-  Mapping(Mapping&& other) noexcept
-      : region_(other.region_), base_(std::exchange(other.base_, nullptr)), length_(other.length_) {}
+  Mapping(Mapping&& other) noexcept : region_(other.region_), base_(std::exchange(other.base_, nullptr)), length_(other.length_) {}
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   Mapping& operator=(Mapping&&) = delete;
@@ -276,8 +275,7 @@ bool Session::receive(Message& message, int stop_fd) {
 
 void Session::send(const Message& message, std::span<const std::byte> payload) {
   const Header header{message.header.request, flag_version | flag_reply, static_cast<uint32_t>(payload.size())};
-  std::array<iovec, 2> pieces{{{const_cast<Header*>(&header), sizeof header},
-                               {const_cast<std::byte*>(payload.data()), payload.size()}}};
+  std::array<iovec, 2> pieces{{{const_cast<Header*>(&header), sizeof header}, {const_cast<std::byte*>(payload.data()), payload.size()}}};
   msghdr out{};
   out.msg_iov = pieces.data();
   out.msg_iovlen = pieces.size();
@@ -335,8 +333,8 @@ void Session::config(const Message& message) {
 void Session::maybe_start(size_t index) {
   Ring& it = rings_[index];
   if (it.running || !it.enabled || !it.kick || !it.addressed || it.size == 0 || memory_ == nullptr) return;
-  const virtio::QueueLayout layout{it.size, memory_->guest_address(it.address.descriptors),
-                                   memory_->guest_address(it.address.available), memory_->guest_address(it.address.used)};
+  const virtio::QueueLayout layout{it.size, memory_->guest_address(it.address.descriptors), memory_->guest_address(it.address.available),
+                                   memory_->guest_address(it.address.used)};
   const std::shared_ptr<const virtio::GuestMemory> memory(memory_, memory_->memory.get());
   it.queue = std::make_shared<virtio::Queue>(memory, layout, features_, it.base);
   it.running = true;
@@ -354,8 +352,7 @@ void Session::stop(size_t index) {
 
 void Session::handle(Message& message) {
   switch (message.header.request) {
-    case get_features:
-      return reply(message, device_.features() | virtio::feature_version_1 | feature_protocol);
+    case get_features: return reply(message, device_.features() | virtio::feature_version_1 | feature_protocol);
     case set_features:
       features_ = message.as<uint64_t>();
       // Without protocol features rings start enabled.
@@ -363,13 +360,9 @@ void Session::handle(Message& message) {
         for (Ring& it : rings_) it.enabled = true;
       }
       return;
-    case get_protocol_features:
-      return reply(message, supported_protocol);
-    case set_protocol_features:
-      protocol_ = message.as<uint64_t>();
-      return;
-    case get_queue_num:
-      return reply(message, uint64_t{rings_.size()});
+    case get_protocol_features: return reply(message, supported_protocol);
+    case set_protocol_features: protocol_ = message.as<uint64_t>(); return;
+    case get_queue_num: return reply(message, uint64_t{rings_.size()});
     case set_owner:
     case set_config:  // neither device has a writable field
       return;
@@ -377,8 +370,7 @@ void Session::handle(Message& message) {
     case reset_device:
       for (size_t index = 0; index < rings_.size(); ++index) stop(index);
       return device_.reset();
-    case set_mem_table:
-      return set_memory(message);
+    case set_mem_table: return set_memory(message);
     case set_vring_num: {
       const auto state = message.as<VringState>();
       if (state.num == 0 || state.num > device_.max_queue_size()) throw std::runtime_error("ring size out of range");
@@ -432,15 +424,10 @@ void Session::handle(Message& message) {
       if (!it.enabled) return stop(state.index);
       return maybe_start(state.index);
     }
-    case get_config:
-      return config(message);
-    case get_status:
-      return reply(message, uint64_t{status_});
-    case set_status:
-      status_ = static_cast<uint8_t>(message.as<uint64_t>());
-      return;
-    default:
-      throw std::runtime_error("unknown request " + std::to_string(message.header.request));
+    case get_config: return config(message);
+    case get_status: return reply(message, uint64_t{status_});
+    case set_status: status_ = static_cast<uint8_t>(message.as<uint64_t>()); return;
+    default: throw std::runtime_error("unknown request " + std::to_string(message.header.request));
   }
 }
 

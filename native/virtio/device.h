@@ -20,8 +20,8 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  virtual uint32_t device_id() const = 0;   // virtio 1.2 §5
-  virtual uint64_t features() const = 0;    // device-specific bits and those of queues it supports
+  virtual uint32_t device_id() const = 0;  // virtio 1.2 §5
+  virtual uint64_t features() const = 0;   // device-specific bits and those of queues it supports
   virtual size_t queue_count() const = 0;
   virtual uint16_t max_queue_size() const = 0;
   // Copies configuration space from `offset`; bytes beyond its end read as zero.

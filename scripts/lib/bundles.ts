@@ -2,8 +2,8 @@
 import { linkSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
-import { cachedStep, distFolder, hashOf, pinnedNode, repository } from "./steps.ts";
 import { install } from "./native.ts";
+import { cachedStep, distFolder, hashOf, pinnedNode, repository } from "./steps.ts";
 
 const BUNDLES = {
   "src/cli/main.ts": "lib/tskata.cjs",

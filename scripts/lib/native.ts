@@ -17,7 +17,20 @@ export async function buildNative(): Promise<void> {
   const products = Object.values(PRODUCTS).map((file) => join(distFolder, file));
   await cachedStep("native parts", hashOf("native", "package-lock.json", "scripts/lib/native.ts"), products, async () => {
     const cmakeJs = join(repository, "node_modules/cmake-js/bin/cmake-js");
-    await run("native", process.execPath, [cmakeJs, "build", "--directory", "native", "--out", out, "--generator", "Ninja", "--config", "RelWithDebInfo", "--parallel", "2"]);
+    await run("native", process.execPath, [
+      cmakeJs,
+      "build",
+      "--directory",
+      "native",
+      "--out",
+      out,
+      "--generator",
+      "Ninja",
+      "--config",
+      "RelWithDebInfo",
+      "--parallel",
+      "2",
+    ]);
     for (const [from, to] of Object.entries(PRODUCTS)) install(join(out, from), join(distFolder, to));
   });
 }

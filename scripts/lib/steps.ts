@@ -21,21 +21,21 @@ export function say(text: string): void {
 }
 
 /** Runs `work` under a heading, with the time it took. */
-export async function step(name: string, work: () => Promise<string | void>): Promise<void> {
+export async function step(name: string, work: () => Promise<unknown>): Promise<void> {
   const start = Date.now();
   const seconds = (): string => `${((Date.now() - start) / 1000).toFixed(1)} s`;
   say(`▸ ${name}`);
   const ticker = setInterval(() => say(`  … ${seconds()}`), TICK_MS);
   try {
     const detail = await work();
-    say(`  done in ${seconds()}${detail === undefined ? "" : `: ${detail}`}`);
+    say(`  done in ${seconds()}${typeof detail === "string" ? `: ${detail}` : ""}`);
   } finally {
     clearInterval(ticker);
   }
 }
 
 /** As `step`, unless the stamp of this name holds the key already and all products are there. */
-export async function cachedStep(name: string, key: string, products: readonly string[], work: () => Promise<string | void>): Promise<void> {
+export async function cachedStep(name: string, key: string, products: readonly string[], work: () => Promise<unknown>): Promise<void> {
   const stamp = join(buildFolder, "stamps", name.replaceAll(" ", "-"));
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === key && products.every((file) => existsSync(file))) return;
   await step(name, work);

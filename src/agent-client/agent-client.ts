@@ -5,7 +5,17 @@ import { ERROR_TRAILER, methodDefinition } from "../protocols/agent-service.ts";
 import { ErrorDetail, type Event, SandboxService } from "../protocols/generated/agent.ts";
 import type { Method } from "../protocols/wire.ts";
 
-const CODES = new Set<string>(["invalid", "not-found", "exists", "wrong-state", "launch", "limit", "unsupported", "unavailable", "internal"] satisfies ErrorCode[]);
+const CODES = new Set<string>([
+  "invalid",
+  "not-found",
+  "exists",
+  "wrong-state",
+  "launch",
+  "limit",
+  "unsupported",
+  "unavailable",
+  "internal",
+] satisfies ErrorCode[]);
 /** A config.json with a large seccomp profile is some 100 KiB. */
 const MAX_MESSAGE = 16 * 1024 * 1024;
 
@@ -28,18 +38,30 @@ export class AgentClient {
     const definition = methodDefinition(method);
     const options: CallOptions = timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
     return await new Promise((resolve, reject) => {
-      this.#client.makeUnaryRequest(definition.path, definition.requestSerialize, definition.responseDeserialize, request as Request, options, (error, response) => {
-        if (error !== null) reject(fromServiceError(error, method.name));
-        else if (response === undefined) reject(new TskataError("internal", `${method.name}: the agent gave no answer`));
-        else resolve(response);
-      });
+      this.#client.makeUnaryRequest(
+        definition.path,
+        definition.requestSerialize,
+        definition.responseDeserialize,
+        request as Request,
+        options,
+        (error, response) => {
+          if (error !== null) reject(fromServiceError(error, method.name));
+          else if (response === undefined) reject(new TskataError("internal", `${method.name}: the agent gave no answer`));
+          else resolve(response);
+        },
+      );
     });
   }
 
   /** Hears of the guest's events until the stream ends, which `onEnd` is told. */
   events(onEvent: (event: Event) => void, onEnd: () => void): void {
     const definition = methodDefinition(SandboxService.events);
-    const stream: ClientReadableStream<Event> = this.#client.makeServerStreamRequest(definition.path, definition.requestSerialize, definition.responseDeserialize, {});
+    const stream: ClientReadableStream<Event> = this.#client.makeServerStreamRequest(
+      definition.path,
+      definition.requestSerialize,
+      definition.responseDeserialize,
+      {},
+    );
     stream.on("data", onEvent);
     stream.on("error", () => {}); // "close" follows
     stream.on("close", onEnd);

@@ -1,6 +1,6 @@
 /** `tskata create`, and the flags it shares with `run`. */
 import { TskataError } from "../base/errors.ts";
-import { createContainer, type CreateOptions } from "../lifecycle/create.ts";
+import { type CreateOptions, createContainer } from "../lifecycle/create.ts";
 import { watchInterrupts } from "../lifecycle/interrupt.ts";
 import type { FlagSpec } from "./flags.ts";
 import { CONTAINER_ID_HELP, type Verb, type VerbContext } from "./verb.ts";
@@ -15,7 +15,12 @@ export const bundleFlags: readonly FlagSpec[] = [
   { name: "pid-file", kind: "string", help: "specify the file to write the process id to" },
   { name: "no-pivot", kind: "boolean", help: "do not use pivot root to jail process inside rootfs" },
   { name: "no-new-keyring", kind: "boolean", help: "do not create a new session keyring for the container" },
-  { name: "preserve-fds", kind: "integer", default: "0", help: "taken for compatibility with runc; descriptors cannot enter a virtual machine, only 0 is possible" },
+  {
+    name: "preserve-fds",
+    kind: "integer",
+    default: "0",
+    help: "taken for compatibility with runc; descriptors cannot enter a virtual machine, only 0 is possible",
+  },
 ];
 
 /** What the flags of `create` and `run` say. */

@@ -1,6 +1,7 @@
 /** `tskata events`. */
-import { isAlive } from "../base/process.ts";
+
 import { TskataError } from "../base/errors.ts";
+import { isAlive } from "../base/process.ts";
 import { notRunning, withPod } from "../lifecycle/container.ts";
 import { connectPod } from "../lifecycle/pod-client.ts";
 import { sandboxRef } from "../lifecycle/pods.ts";

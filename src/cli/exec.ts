@@ -23,7 +23,11 @@ export const verb: Verb = {
 
 Runs the command with the container's own environment, user and capabilities where no flag says otherwise.`,
   flags: [
-    { name: "console-socket", kind: "string", help: "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal" },
+    {
+      name: "console-socket",
+      kind: "string",
+      help: "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal",
+    },
     { name: "cwd", kind: "string", help: "current working directory in the container" },
     { name: "env", alias: "e", kind: "strings", help: "set environment variables" },
     { name: "tty", alias: "t", kind: "boolean", help: "allocate a pseudo-TTY" },
@@ -102,7 +106,10 @@ function commandProcess(flags: Flags, args: string[], base: Process | undefined)
 
 function userOf(flags: Flags, base: User): User {
   const named = flags.string("user");
-  const extra = flags.strings("additional-gids").flatMap((list) => list.split(",")).map(gidOf);
+  const extra = flags
+    .strings("additional-gids")
+    .flatMap((list) => list.split(","))
+    .map(gidOf);
   const additionalGids = [...(base.additionalGids ?? []), ...extra];
   if (named === undefined) return { ...base, additionalGids };
   const numbers = /^(\d+)(?::(\d+))?$/.exec(named);

@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import { DEFAULT_CONFIG, DEFAULT_ROOT } from "../base/paths.ts";
 import { Logger } from "../telemetry/logger.ts";
-import type { Flags, FlagSpec } from "./flags.ts";
+import type { FlagSpec, Flags } from "./flags.ts";
 import type { Globals } from "./verb.ts";
 
 export const globalFlags: readonly FlagSpec[] = [

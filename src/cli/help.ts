@@ -1,7 +1,8 @@
 /** Help texts: of the program and of a verb, laid out as runc's. Loaded only when they are shown. */
+
+import { version } from "../base/version.ts";
 import type { FlagSpec } from "./flags.ts";
 import { globalFlags } from "./globals.ts";
-import { version } from "../base/version.ts";
 import type { Verb } from "./verb.ts";
 import { verbs } from "./verbs.ts";
 
@@ -15,7 +16,10 @@ USAGE:
 ${usage}
 
 DESCRIPTION:
-   ${verb.description.trim().replaceAll("\n", "\n   ").replaceAll(/\n +\n/g, "\n\n")}
+   ${verb.description
+     .trim()
+     .replaceAll("\n", "\n   ")
+     .replaceAll(/\n +\n/g, "\n\n")}
 ${options}`;
 }
 

@@ -1,7 +1,7 @@
 /** `tskata logs`. */
 import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
-import { podPaths } from "../base/paths.ts";
 import { TskataError } from "../base/errors.ts";
+import { podPaths } from "../base/paths.ts";
 import { isAlive } from "../base/process.ts";
 import { readState, type StateFile } from "../oci/state-file.ts";
 import type { Flags } from "./flags.ts";
@@ -91,7 +91,12 @@ class Tail {
     }
     const lines = (this.#rest + text).split(/\r?\n/);
     this.#rest = lines.pop() ?? "";
-    print(lines.filter(line).map((kept) => `${kept}\n`).join(""));
+    print(
+      lines
+        .filter(line)
+        .map((kept) => `${kept}\n`)
+        .join(""),
+    );
   }
 
   #read(): string {

@@ -21,6 +21,8 @@ export function print(text: string): void {
 /** Columns as Go's tabwriter sets them for runc: cells at least 12 wide, 3 spaces between. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(12, ...rows.map((row) => [...(row[column] ?? "")].length + 3)));
-  const lines = rows.map((row) => row.map((cell, column) => (column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - [...cell].length))).join(""));
+  const lines = rows.map((row) =>
+    row.map((cell, column) => (column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - [...cell].length))).join(""),
+  );
   return `${lines.join("\n")}\n`;
 }

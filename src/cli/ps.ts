@@ -1,7 +1,6 @@
 /** `tskata ps`. */
 import { TskataError } from "../base/errors.ts";
-import { withPod } from "../lifecycle/container.ts";
-import { notRunning } from "../lifecycle/container.ts";
+import { notRunning, withPod } from "../lifecycle/container.ts";
 import { readState, statusOf } from "../oci/state-file.ts";
 import { print, table } from "./output.ts";
 import { CONTAINER_ID_HELP, type Verb } from "./verb.ts";

@@ -1,6 +1,7 @@
 /** `tskata state`. */
-import { readState } from "../oci/state-file.ts";
+
 import { listedState } from "../oci/state.ts";
+import { readState } from "../oci/state-file.ts";
 import { print } from "./output.ts";
 import { CONTAINER_ID_HELP, type Verb } from "./verb.ts";
 

@@ -1,7 +1,7 @@
 /** `tskata timeline`. */
 import { writeFileSync } from "node:fs";
-import { podPaths } from "../base/paths.ts";
 import { TskataError } from "../base/errors.ts";
+import { podPaths } from "../base/paths.ts";
 import { readState } from "../oci/state-file.ts";
 import type { Span } from "../telemetry/spans.ts";
 import { drawSvg, drawText, readSpans } from "../telemetry/timeline.ts";

@@ -4,7 +4,7 @@ import { TskataError } from "../base/errors.ts";
 import { updateContainer } from "../lifecycle/container.ts";
 import { readResources } from "../oci/bundle.ts";
 import type { Resources } from "../oci/spec.ts";
-import type { Flags, FlagSpec } from "./flags.ts";
+import type { FlagSpec, Flags } from "./flags.ts";
 import { CONTAINER_ID_HELP, type Verb } from "./verb.ts";
 
 /** Flag to section and key of linux.resources. */
@@ -49,7 +49,8 @@ other options are ignored. The virtual machine's own size stays.`,
   arguments: { least: 1, most: 1 },
   async run({ globals, flags: given, args }) {
     const file = given.string("resources");
-    const resources = file === undefined ? fromFlags(given) : readResources(readFileSync(file === "-" ? 0 : file, "utf8"), file === "-" ? "standard input" : file);
+    const resources =
+      file === undefined ? fromFlags(given) : readResources(readFileSync(file === "-" ? 0 : file, "utf8"), file === "-" ? "standard input" : file);
     await updateContainer(globals.root, args[0] ?? "", resources);
     return 0;
   },
@@ -62,11 +63,11 @@ function fromFlags(given: Flags): Resources {
     const text = given.string(name);
     if (text === undefined) continue;
     if (!/^-?\d+$/.test(text)) throw new TskataError("invalid", `invalid value for ${name}: "${text}" is no whole number`);
-    (resources[section] ??= {})[key] = Number(text);
+    resources[section] = { ...resources[section], [key]: Number(text) };
   }
   for (const [name, [section, key]] of Object.entries(TEXTS)) {
     const text = given.string(name);
-    if (text !== undefined) (resources[section] ??= {})[key] = text;
+    if (text !== undefined) resources[section] = { ...resources[section], [key]: text };
   }
   return readResources(JSON.stringify(resources), "the options");
 }

@@ -1,6 +1,6 @@
 /** What a verb of the command line is: its words, its help, and the function that does it. */
 import type { Logger } from "../telemetry/logger.ts";
-import type { Flags, FlagSpec } from "./flags.ts";
+import type { FlagSpec, Flags } from "./flags.ts";
 
 /** What the global flags say. */
 export interface Globals {

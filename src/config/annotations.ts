@@ -7,7 +7,7 @@
  * anything else is an error, not ignored: a limit somebody believes in must be there.
  */
 import { TskataError } from "../base/errors.ts";
-import { checkConfig, type Config } from "./config.ts";
+import { type Config, checkConfig } from "./config.ts";
 
 const PREFIX = "io.tskata.";
 /** Never open to annotations: it decides what is. */

@@ -3,7 +3,7 @@ import { Socket } from "node:net";
 import { TskataError } from "../base/errors.ts";
 import { native } from "../native.ts";
 import type { Method } from "../protocols/wire.ts";
-import { encodeFrame, errorOf, FrameReader, REQUEST, Request, Response, RESPONSE } from "./ttrpc.ts";
+import { encodeFrame, errorOf, FrameReader, REQUEST, RESPONSE, Request, Response } from "./ttrpc.ts";
 
 interface Pending {
   readonly resolve: (response: Response) => void;

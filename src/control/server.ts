@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { errorChain, TskataError } from "../base/errors.ts";
 import type { ControlService } from "../protocols/generated/control.ts";
 import type { Method } from "../protocols/wire.ts";
-import { encodeFrame, type Frame, FrameReader, REQUEST, Request, Response, RESPONSE, statusOf } from "./ttrpc.ts";
+import { encodeFrame, type Frame, FrameReader, REQUEST, RESPONSE, Request, Response, statusOf } from "./ttrpc.ts";
 
 /** One async function a method. `signal` aborts when the caller has gone. */
 export type ControlHandlers = {

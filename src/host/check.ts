@@ -27,7 +27,11 @@ export function checkHost(config: Config): Finding[] {
     attempt("driver", () => {
       const choice = chooseDriver(config.hypervisor);
       const status = choice.accelerator === "kvm" ? "ok" : "slow";
-      return { name: "driver", status, detail: `${choice.driver} with ${choice.accelerator === "kvm" ? "KVM" : "TCG (emulation, about 10 times slower)"}: ${choice.why}` };
+      return {
+        name: "driver",
+        status,
+        detail: `${choice.driver} with ${choice.accelerator === "kvm" ? "KVM" : "TCG (emulation, about 10 times slower)"}: ${choice.why}`,
+      };
     }),
     attempt("qemu", () => ({ name: "qemu", status: "ok", detail: qemuVersion(chooseDriver(config.hypervisor).qemu) })),
     attempt("guest kernel", () => sized("guest kernel", checkKernel(config.guest.kernel ?? files.kernel))),

@@ -1,8 +1,8 @@
 /** What this host can do, and which hypervisor driver follows from it. */
 import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import type { Config } from "../config/config.ts";
 import { TskataError } from "../base/errors.ts";
+import type { Config } from "../config/config.ts";
 
 export interface KvmFacts {
   readonly device: boolean;

@@ -4,12 +4,7 @@ import { native } from "../native.ts";
 import type { Placement } from "../oci/guest-spec.ts";
 
 /** Clones each source and moves it to its target in the mount namespace of `pid`; `undo` learns how to take them out. */
-export async function placeTrees(
-  placements: readonly Placement[],
-  pid: number,
-  sharedFolder: string,
-  undo: AsyncDisposableStack,
-): Promise<void> {
+export async function placeTrees(placements: readonly Placement[], pid: number, sharedFolder: string, undo: AsyncDisposableStack): Promise<void> {
   for (const placement of placements) {
     await placeTree(placement, pid, sharedFolder);
     undo.defer(async () => await removeTree(pid, sharedFolder, placement.target).catch(() => {}));

@@ -23,10 +23,10 @@ import type { Logger } from "../telemetry/logger.ts";
 import { SpanRecorder } from "../telemetry/spans.ts";
 import { terminalSize } from "./foreground.ts";
 import type { Interrupt } from "./interrupt.ts";
-import { type PodClient, connectPod, handOver } from "./pod-client.ts";
+import { connectPod, handOver, type PodClient } from "./pod-client.ts";
 import { preparePod, removePodFolder } from "./pod-folder.ts";
 import { findByProxy, findPodOwner, sandboxRef } from "./pods.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
+import { type ProxyProcess, startProxy } from "./proxy.ts";
 import { type SandboxProcess, startSandbox } from "./sandbox-process.ts";
 import { planStdio, type StdioPlan } from "./stdio.ts";
 
@@ -49,7 +49,7 @@ export interface CreateOptions {
 export interface Created {
   readonly state: StateFile;
   readonly bundle: Bundle;
-  readonly proxy: Proxy;
+  readonly proxy: ProxyProcess;
 }
 
 /** What the steps hand to each other. */
@@ -195,7 +195,7 @@ async function joinPod(work: Work, podId: string): Promise<PodSandbox> {
   return { pid: sandbox.pid, jailed: async () => {}, ready: async () => {} };
 }
 
-function startContainerProxy(work: Work, stdio: StdioPlan): Proxy {
+function startContainerProxy(work: Work, stdio: StdioPlan): ProxyProcess {
   const proxy = startProxy(work.files.proxy, work.state.cgroupFolders, stdio.slave);
   work.undo.defer(() => proxy.kill());
   update(work, { proxy: proxy.ref });
@@ -214,13 +214,7 @@ async function runCreateHooks(work: Work): Promise<void> {
   if (all.length > 0) await work.spans.measure("hooks", () => runHooks(all, state, folder));
 }
 
-async function createInGuest(
-  work: Work,
-  client: PodClient,
-  stdio: StdioPlan,
-  proxy: Proxy,
-  guest: ReturnType<typeof guestSpec>,
-): Promise<void> {
+async function createInGuest(work: Work, client: PodClient, stdio: StdioPlan, proxy: ProxyProcess, guest: ReturnType<typeof guestSpec>): Promise<void> {
   const { id, noPivot, noNewKeyring } = work.options;
   const handoff = handOver(work.state.pod.folder, stdio, proxy.socket);
   await client.create({
@@ -256,7 +250,7 @@ async function bothReady(ready: Promise<void>, placed: Promise<void>): Promise<v
   await Promise.all([placed, ready.catch(async (error: unknown) => await placed.catch(() => {}).then(() => Promise.reject(error)))]);
 }
 
-function closing(proxy: Proxy): Disposable {
+function closing(proxy: ProxyProcess): Disposable {
   return { [Symbol.dispose]: () => proxy.closeSocket() };
 }
 

@@ -7,7 +7,7 @@ import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
 import { writePidFile } from "./create.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { connectPod, handOver } from "./pod-client.ts";
-import { startProxy, type Proxy } from "./proxy.ts";
+import { type ProxyProcess, startProxy } from "./proxy.ts";
 import { planStdio } from "./stdio.ts";
 
 export interface ExecOptions {
@@ -25,7 +25,7 @@ export interface ExecOptions {
 export interface Executed {
   readonly state: StateFile;
   readonly execId: string;
-  readonly proxy: Proxy;
+  readonly proxy: ProxyProcess;
 }
 
 export async function execInContainer(options: ExecOptions): Promise<Executed> {

@@ -1,19 +1,35 @@
 /** A command that stays while a guest process runs: signals and window sizes go there, its end becomes ours. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { isAlive } from "../base/process.ts";
 import { podPaths } from "../base/paths.ts";
-import { signalProcess } from "../base/process.ts";
+import { isAlive, signalProcess } from "../base/process.ts";
 import { native } from "../native.ts";
 import { readExit, type StateFile } from "../oci/state-file.ts";
 import { logTail, sandboxRef } from "./pods.ts";
-import type { Proxy } from "./proxy.ts";
 
 /** As runc: all that can be caught, but those about our own children and terminal. */
-const FORWARDED: readonly NodeJS.Signals[] = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGIO", "SIGPWR"];
+const FORWARDED: readonly NodeJS.Signals[] = [
+  "SIGHUP",
+  "SIGINT",
+  "SIGQUIT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGALRM",
+  "SIGTERM",
+  "SIGCONT",
+  "SIGTSTP",
+  "SIGTTIN",
+  "SIGTTOU",
+  "SIGURG",
+  "SIGXCPU",
+  "SIGXFSZ",
+  "SIGVTALRM",
+  "SIGIO",
+  "SIGPWR",
+];
 
 export interface Attendance {
-  readonly proxy: Proxy;
+  readonly proxy: ProxyProcess;
   /** Ours is a terminal and the guest process has it: raw until the end. */
   readonly terminal: boolean;
   resize(rows: number, columns: number): Promise<void>;

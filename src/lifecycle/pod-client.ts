@@ -1,8 +1,8 @@
 /** Calls to a pod's sandbox process, in the command line's terms. */
 import { join } from "node:path";
+import { podPaths } from "../base/paths.ts";
 import { ControlClient } from "../control/client.ts";
 import { handOver as sendDescriptors } from "../control/handoff.ts";
-import { podPaths } from "../base/paths.ts";
 import {
   type ContainerRequest,
   ControlService,

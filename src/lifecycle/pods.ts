@@ -68,6 +68,11 @@ export function logTail(file: string, lines = 8): string {
   } catch {
     return "";
   }
-  const tail = text.slice(-TAIL_BYTES).replace(/\r/g, "").replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "").trimEnd().split("\n");
+  const tail = text
+    .slice(-TAIL_BYTES)
+    .replace(/\r/g, "")
+    .replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "")
+    .trimEnd()
+    .split("\n");
   return tail.slice(-lines).join("\n");
 }

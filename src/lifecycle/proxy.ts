@@ -9,7 +9,7 @@ import { signalNumber } from "../base/signals.ts";
 import { joinCgroup } from "../host/cgroup.ts";
 import { native } from "../native.ts";
 
-export interface Proxy {
+export interface ProxyProcess {
   readonly ref: ProcessRef;
   /** The sandbox's end of the socket pair; the caller hands it over and then closes it. */
   readonly socket: number;
@@ -25,7 +25,7 @@ export interface Proxy {
 /** The socket's number in the proxy; a pty's slave is its stdin. */
 const SOCKET_FD = 3;
 
-export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined): Proxy {
+export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined): ProxyProcess {
   const [ours, theirs] = native().socketpair("seqpacket");
   let child: ChildProcess;
   try {
@@ -63,8 +63,8 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
   return { ref, socket: ours, ended, unref: () => child.unref(), kill, closeSocket };
 }
 
-function endOf(child: ChildProcess, program: string): Proxy["ended"] {
-  const ended = new Promise<Awaited<Proxy["ended"]>>((done, fail) => {
+function endOf(child: ChildProcess, program: string): ProxyProcess["ended"] {
+  const ended = new Promise<Awaited<ProxyProcess["ended"]>>((done, fail) => {
     child.once("error", (error) => fail(new TskataError("unavailable", `start ${program}`, { cause: error })));
     child.once("exit", (code, signal) => done({ code: code ?? 128 + (signal === null ? 0 : signalNumber(signal)), signal: signal ?? undefined }));
   });

@@ -188,7 +188,9 @@ function guessCgroups(spec: Spec | undefined, id: string, folder: string): strin
 /** Written beside the state for just this case. */
 function recordedCgroups(folder: string): string[] {
   try {
-    return readFileSync(join(folder, "cgroups"), "utf8").split("\n").filter((line) => line.startsWith("/"));
+    return readFileSync(join(folder, "cgroups"), "utf8")
+      .split("\n")
+      .filter((line) => line.startsWith("/"));
   } catch {
     return [];
   }

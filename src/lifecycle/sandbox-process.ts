@@ -11,7 +11,7 @@ import { closeSync, openSync, readlinkSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import * as z from "zod/mini";
-import { TskataError, errorChain } from "../base/errors.ts";
+import { errorChain, TskataError } from "../base/errors.ts";
 import { type Installation, podPaths } from "../base/paths.ts";
 import { isAlive, type ProcessRef, processRef, signalProcess, waitForEnd } from "../base/process.ts";
 import { logTail } from "./pods.ts";

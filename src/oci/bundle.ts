@@ -60,7 +60,10 @@ function sayPlace(message: string, text: string): string {
   const position = /at position (\d+)/.exec(message)?.[1];
   const offset = position === undefined ? unexpectedToken(text) : Number(position);
   const before = text.slice(0, offset).split("\n");
-  const what = message.replace(/( in JSON)? at position.*$/s, "").replace(/, ".*$/s, "").replace(/,? ?\.{3}.*$/s, "");
+  const what = message
+    .replace(/( in JSON)? at position.*$/s, "")
+    .replace(/, ".*$/s, "")
+    .replace(/,? ?\.{3}.*$/s, "");
   return `line ${before.length}, column ${(before.at(-1) ?? "").length + 1}: ${what}`;
 }
 

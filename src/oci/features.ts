@@ -8,8 +8,10 @@ import { OCI_VERSION, TSKATA_VERSION } from "../base/version.ts";
 const HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /** Flags; each but the last three groups also in its recursive form, "r" before it. */
-const RECURSIVE_OPTIONS = "atime dev diratime exec noatime nodev nodiratime noexec norelatime nostrictatime nosuid nosymfollow relatime ro rw strictatime suid symfollow".split(" ");
-const PLAIN_OPTIONS = "acl async bind defaults dirsync iversion lazytime loud mand noacl noiversion nolazytime nomand rbind remount silent sync tmpcopyup".split(" ");
+const RECURSIVE_OPTIONS =
+  "atime dev diratime exec noatime nodev nodiratime noexec norelatime nostrictatime nosuid nosymfollow relatime ro rw strictatime suid symfollow".split(" ");
+const PLAIN_OPTIONS =
+  "acl async bind defaults dirsync iversion lazytime loud mand noacl noiversion nolazytime nomand rbind remount silent sync tmpcopyup".split(" ");
 const PROPAGATION = "private rprivate shared rshared slave rslave unbindable runbindable".split(" ");
 
 const NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];

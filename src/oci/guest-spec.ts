@@ -39,9 +39,7 @@ export type PodLookup = (proxyPid: number) => string | undefined;
 
 export function guestSpec(id: string, bundle: Bundle, findInPod: PodLookup): GuestSpec {
   const { spec, linux } = bundle;
-  const placements: Placement[] = [
-    { source: bundle.rootfs, target: `${id}/rootfs`, kind: "directory", recursive: true, readonly: "no" },
-  ];
+  const placements: Placement[] = [{ source: bundle.rootfs, target: `${id}/rootfs`, kind: "directory", recursive: true, readonly: "no" }];
   const mounts = (spec.mounts ?? []).map((mount, index) => guestMount(mount, index, id, bundle.folder, placements));
   const { namespaces, shared } = guestNamespaces(linux.namespaces ?? [], findInPod);
   const { startContainer } = spec.hooks ?? {};

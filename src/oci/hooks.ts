@@ -21,12 +21,7 @@ export async function runHooks(hooks: readonly Hook[] | undefined, state: OciSta
 }
 
 /** Runs every hook and goes on after a failure, which `warn` is told (poststart and poststop). */
-export async function runHooksLeniently(
-  hooks: readonly Hook[] | undefined,
-  state: OciState,
-  cwd: string,
-  warn: (message: string) => void,
-): Promise<void> {
+export async function runHooksLeniently(hooks: readonly Hook[] | undefined, state: OciState, cwd: string, warn: (message: string) => void): Promise<void> {
   for (const [index, hook] of (hooks ?? []).entries()) {
     try {
       await runHook(hook, state, cwd);

@@ -185,15 +185,7 @@ const seccompArgumentSchema = z.looseObject({
   index: z.int().check(z.minimum(0), z.maximum(5)),
   value: exactUint64,
   valueTwo: z.optional(exactUint64),
-  op: z.enum([
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-  ]),
+  op: z.enum(["SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"]),
 });
 
 const seccompRuleSchema = z.looseObject({

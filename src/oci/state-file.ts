@@ -8,8 +8,8 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import * as z from "zod/mini";
 import { TskataError } from "../base/errors.ts";
 import { containerPaths } from "../base/paths.ts";
-import { sayIssues } from "../base/schema.ts";
 import { isAlive } from "../base/process.ts";
+import { sayIssues } from "../base/schema.ts";
 
 const processRefSchema = z.object({ pid: z.int().check(z.positive()), startTime: z.int() });
 

@@ -257,11 +257,7 @@ export class WireWriter {
 }
 
 /** What a generated codec is built from: its two directions over the wire primitives. */
-export function defineCodec<T>(
-  name: string,
-  write: (message: Partial<T>, writer: WireWriter) => void,
-  read: (reader: WireReader) => T,
-): Codec<T> {
+export function defineCodec<T>(name: string, write: (message: Partial<T>, writer: WireWriter) => void, read: (reader: WireReader) => T): Codec<T> {
   return {
     name,
     write,

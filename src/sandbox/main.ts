@@ -2,8 +2,8 @@
 import { closeSync, readFileSync, writeSync } from "node:fs";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { parsePodConfig } from "../control/pod-config.ts";
-import { Sandbox } from "./sandbox.ts";
 import { openLog } from "./log.ts";
+import { Sandbox } from "./sandbox.ts";
 
 const READY_FD = 3;
 

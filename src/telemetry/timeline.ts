@@ -49,7 +49,7 @@ interface Row {
 }
 
 function rows(spans: readonly Span[]): { rows: Row[]; total: number } {
-  const first = spans.reduce((least, span) => (span.startNs < least ? span.startNs : least), spans[0]?.startNs ?? 0n);
+  const first = [...spans].sort((a, b) => compare(a.startNs, b.startNs))[0]?.startNs ?? 0n;
   const made = spans.map((span) => ({
     name: span.name,
     process: span.process,

@@ -28,10 +28,7 @@ test("an allowed option is changed, and only in the copy", (t) => {
 
 test("what is not allowed is an error", (t) => {
   const key = "io.tskata.guest.default_vcpus";
-  const refused = failure(
-    "invalid",
-    `annotation ${key} is not allowed: the configuration's annotations.allowed has no pattern for "guest.default_vcpus"`,
-  );
+  const refused = failure("invalid", `annotation ${key} is not allowed: the configuration's annotations.allowed has no pattern for "guest.default_vcpus"`);
   for (const patterns of [[], ["guest"], ["guest\\.default"], ["default_vcpus"], ["guest\\.default_vcpu|x"], ["hypervisor\\..*"]]) {
     t.throws(() => applyAnnotations(allowing(...patterns), { [key]: "2" }), refused, patterns.join());
   }
@@ -85,11 +82,7 @@ test("the value is checked as in the file", (t) => {
     ["guest.log_level", "loud", 'guest.log_level: expected "trace", "debug", "info", "warn" or "error", found "loud"'],
   ];
   for (const [option, value, message] of wrong) {
-    t.throws(
-      () => applyAnnotations(everything, { [`io.tskata.${option}`]: value }),
-      failure("invalid", `annotations io.tskata.*: ${message}`),
-      option,
-    );
+    t.throws(() => applyAnnotations(everything, { [`io.tskata.${option}`]: value }), failure("invalid", `annotations io.tskata.*: ${message}`), option);
   }
 });
 

@@ -35,10 +35,7 @@ test("the starter config loads without a warning", (t) => {
 test("the root filesystem may be anywhere, but must be a folder", (t) => {
   const elsewhere = temporaryFolder(t);
   t.is(load(t, (spec) => (spec.root = { path: elsewhere })).rootfs, elsewhere);
-  t.throws(
-    () => load(t, (spec) => (spec.root = { path: "/no/such" })),
-    failure("not-found", "invalid rootfs: stat /no/such: no such file or directory"),
-  );
+  t.throws(() => load(t, (spec) => (spec.root = { path: "/no/such" })), failure("not-found", "invalid rootfs: stat /no/such: no such file or directory"));
   t.throws(() => load(t, (spec) => (spec.root = { path: "/etc/passwd" })), failure("invalid", "invalid rootfs: /etc/passwd is not a directory"));
   t.throws(() => load(t, (spec) => delete spec.root), failure("invalid", "root must be specified"));
 });

@@ -4,11 +4,10 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { errorChain } from "../../src/base/errors.ts";
-import { cgroupMembers, cgroupMode, cgroupPath, createCgroup, hierarchies, type Hierarchy, joinCgroup, removeCgroup } from "../../src/host/cgroup.ts";
+import { cgroupMembers, cgroupMode, cgroupPath, createCgroup, type Hierarchy, hierarchies, joinCgroup, removeCgroup } from "../../src/host/cgroup.ts";
 import { failure, temporaryFolder } from "./helpers.ts";
 
-const line = (mountPoint: string, type: string, options: string): string =>
-  `30 23 0:26 / ${mountPoint} rw,nosuid shared:4 - ${type} ${type} ${options}`;
+const line = (mountPoint: string, type: string, options: string): string => `30 23 0:26 / ${mountPoint} rw,nosuid shared:4 - ${type} ${type} ${options}`;
 const root = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw";
 
 test("hierarchies: v1 with its controllers, v2, and nothing else", (t) => {
@@ -63,10 +62,7 @@ test("a path that leaves its hierarchy, is its root or is systemd's is refused",
 test("systemd: slices nest by their dashes, the unit is a scope", (t) => {
   const cases: [string | undefined, string][] = [
     ["system.slice:docker:abc", "/system.slice/docker-abc.scope"],
-    [
-      "kubepods-besteffort-pod1.slice:cri-containerd:abc",
-      "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-containerd-abc.scope",
-    ],
+    ["kubepods-besteffort-pod1.slice:cri-containerd:abc", "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-containerd-abc.scope"],
     [":libpod:abc", "/system.slice/libpod-abc.scope"],
     ["machine.slice::abc", "/machine.slice/abc.scope"],
     ["user.slice:x:deep.slice", "/user.slice/deep.slice"],
@@ -119,10 +115,7 @@ test("a cgroup is made in every hierarchy; what was there is not counted as made
   mkdirSync(join(cpu.mountPoint, "a"));
   const { folders, made } = createCgroup("/a/b/c", [cpu, unified]);
   t.deepEqual(folders, [join(cpu.mountPoint, "a/b/c"), join(unified.mountPoint, "a/b/c")]);
-  t.deepEqual(made, [
-    ...["a/b/c", "a/b", "a"].map((path) => join(unified.mountPoint, path)),
-    ...["a/b/c", "a/b"].map((path) => join(cpu.mountPoint, path)),
-  ]);
+  t.deepEqual(made, [...["a/b/c", "a/b", "a"].map((path) => join(unified.mountPoint, path)), ...["a/b/c", "a/b"].map((path) => join(cpu.mountPoint, path))]);
   for (const folder of folders) t.true(statSync(folder).isDirectory());
   t.deepEqual(removeCgroup(made), []);
   t.true(existsSync(join(cpu.mountPoint, "a")));

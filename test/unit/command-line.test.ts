@@ -60,13 +60,7 @@ test("a usage error shows the verb's help as well", async (t) => {
 });
 
 test("help and version", async (t) => {
-  const [long, short, help, ...others] = await tskataEach([
-    ["--version"],
-    ["-v", "state"],
-    ["help", "state"],
-    ["state", "--help"],
-    ["state", "x", "y", "-h"],
-  ]);
+  const [long, short, help, ...others] = await tskataEach([["--version"], ["-v", "state"], ["help", "state"], ["state", "--help"], ["state", "x", "y", "-h"]]);
   t.deepEqual(long, { code: 0, stdout: `tskata version ${version()}\n`, stderr: "" });
   t.deepEqual(short, long);
   t.is(help?.code, 0);
@@ -133,9 +127,7 @@ test("spec writes the starter config, once", async (t) => {
 });
 
 test("--rootless=true is refused, other words are invalid", async (t) => {
-  const [refused, invalid, taken] = await tskataEach(
-    ["true", "maybe", "false"].map((word) => [`--rootless=${word}`, "--root", temporaryFolder(t), "list"]),
-  );
+  const [refused, invalid, taken] = await tskataEach(["true", "maybe", "false"].map((word) => [`--rootless=${word}`, "--root", temporaryFolder(t), "list"]));
   t.regex(refused?.stderr ?? "", /rootless containers are not supported/);
   t.regex(invalid?.stderr ?? "", /invalid value \\"maybe\\" for --rootless/);
   t.is(taken?.code, 0);

@@ -108,10 +108,9 @@ test("the example file and the example annotation work together", (t) => {
 test("the sizes of the example are what is computed", (t) => {
   const host = { cpus: 64, memoryMib: 1 << 20 };
   const { guest } = defaultConfig();
-  const said =
-    /`docker run --cpus ([\d.]+) --memory (\d+)m` gives a machine with (\d+) CPUs and (\d+) MiB; without limits it has (\d+) CPU and (\d+) MiB/.exec(
-      text,
-    );
+  const said = /`docker run --cpus ([\d.]+) --memory (\d+)m` gives a machine with (\d+) CPUs and (\d+) MiB; without limits it has (\d+) CPU and (\d+) MiB/.exec(
+    text,
+  );
   const [cpus = 0, memory = 0, ...sizes] = (said ?? []).slice(1).map(Number);
   const limited = podSize(guest, { cpu: { quota: cpus * 100_000, period: 100_000 }, memory: { limit: memory * 2 ** 20 } }, {}, host);
   const unlimited = podSize(guest, undefined, {}, host);

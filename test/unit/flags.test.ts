@@ -1,7 +1,7 @@
 /** src/cli/flags.ts: flags as Go's parser reads them, compared with runc's own where it has the same ones. */
 import test from "ava";
 import fc from "fast-check";
-import { type Flags, type FlagSpec, parseDuration, parseFlags } from "../../src/cli/flags.ts";
+import { type FlagSpec, type Flags, parseDuration, parseFlags } from "../../src/cli/flags.ts";
 import { UsageError } from "../../src/cli/usage-error.ts";
 import { runc } from "./helpers.ts";
 
@@ -50,8 +50,7 @@ test("of several the last counts, of a list all", (t) => {
 });
 
 test("booleans take a value only with =", (t) => {
-  for (const word of ["--all", "--all=1", "-a=t", "--all=T", "--all=true", "--all=TRUE", "--all=True"])
-    t.true(parse(word).flags.boolean("all"), word);
+  for (const word of ["--all", "--all=1", "-a=t", "--all=T", "--all=true", "--all=TRUE", "--all=True"]) t.true(parse(word).flags.boolean("all"), word);
   for (const word of ["--all=0", "--all=f", "--all=F", "--all=false", "--all=FALSE", "--all=False"]) t.false(parse(word).flags.boolean("all"), word);
   t.deepEqual(parse("--all", "false").args, ["false"]);
   t.throws(() => parse("--all=maybe"), usage('invalid boolean value "maybe" for -all: parse error'));
@@ -61,10 +60,8 @@ test("numbers and durations are checked when they are given", (t) => {
   t.is(parse("--count", "-5").flags.integer("count"), -5);
   t.is(parse("--count=+7").flags.integer("count"), 7);
   t.is(parse("--interval=1m30s").flags.milliseconds("interval"), 90_000);
-  for (const value of ["", "x", "1.5", "1 "])
-    t.throws(() => parse(`--count=${value}`), usage(`invalid value "${value}" for flag -count: parse error`));
-  for (const value of ["", "5", "s", "1x"])
-    t.throws(() => parse(`--interval=${value}`), usage(`invalid value "${value}" for flag -interval: parse error`));
+  for (const value of ["", "x", "1.5", "1 "]) t.throws(() => parse(`--count=${value}`), usage(`invalid value "${value}" for flag -count: parse error`));
+  for (const value of ["", "5", "s", "1x"]) t.throws(() => parse(`--interval=${value}`), usage(`invalid value "${value}" for flag -interval: parse error`));
 });
 
 test("what is no flag of ours, and a flag without its value", (t) => {

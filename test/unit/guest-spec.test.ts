@@ -90,10 +90,7 @@ test("a bind whose source is not there is told in runc's words", (t) => {
 });
 
 test("an overlay or a block device of the host is refused", (t) => {
-  t.throws(
-    () => withMounts(t, { destination: "/d", type: "overlay", source: "overlay" }),
-    failure("unsupported", /^mount of type "overlay" at "\/d"/),
-  );
+  t.throws(() => withMounts(t, { destination: "/d", type: "overlay", source: "overlay" }), failure("unsupported", /^mount of type "overlay" at "\/d"/));
   const device = readdirSync("/dev")
     .map((name) => `/dev/${name}`)
     .find((file) => isBlockDevice(file));

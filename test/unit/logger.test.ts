@@ -3,7 +3,7 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
 import fc from "fast-check";
-import { formatLine, Logger, type LogFormat, rfc3339 } from "../../src/telemetry/logger.ts";
+import { formatLine, type LogFormat, Logger, rfc3339 } from "../../src/telemetry/logger.ts";
 import { repository, runc, runProgram, temporaryFolder } from "./helpers.ts";
 
 const TIME = "2026-11-20T22:51:09Z";

@@ -56,7 +56,10 @@ function forReference(value: unknown): unknown {
   return Object.fromEntries(entries.map(([key, entry]) => [key, forReference(entry)]));
 }
 
-for (const [name, codecs] of [["agent", agent], ["control", control]] as const) {
+for (const [name, codecs] of [
+  ["agent", agent],
+  ["control", control],
+] as const) {
   const members = reference[name];
   for (const type of members.nestedArray.filter((entry) => entry instanceof protobuf.Type)) {
     test(`${name}.${type.name}: what protobufjs writes and what we write reads back the same`, (t) => {

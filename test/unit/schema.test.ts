@@ -63,8 +63,7 @@ test("object members that are null go; those of arrays stay", (t) => {
 });
 
 test("dropping nulls changes nothing else of a JSON value", (t) => {
-  const strip = (value: unknown): unknown =>
-    JSON.parse(JSON.stringify(value), (_, member: unknown) => (member === null ? undefined : member)) as unknown;
+  const strip = (value: unknown): unknown => JSON.parse(JSON.stringify(value), (_, member: unknown) => (member === null ? undefined : member)) as unknown;
   fc.assert(
     fc.property(fc.jsonValue(), (value) => {
       const dropped = dropNulls(value);

@@ -82,8 +82,7 @@ test("a bad field is named by its path, with the file", (t) => {
 });
 
 test("a document that is no object", (t) => {
-  for (const value of [null, [], "x", 3, true])
-    t.throws(() => parseSpec(value, "c"), failure("invalid", /^c: \(document\): (expected an object|missing)/));
+  for (const value of [null, [], "x", 3, true]) t.throws(() => parseSpec(value, "c"), failure("invalid", /^c: \(document\): (expected an object|missing)/));
 });
 
 test("unlimited values beyond 2^53 pass, but not where a seccomp filter compares them bit by bit", (t) => {
@@ -95,10 +94,7 @@ test("unlimited values beyond 2^53 pass, but not where a seccomp filter compares
     syscalls: [{ names: ["clone"], action: "SCMP_ACT_ERRNO", args: [{ index: 0, value, op: "SCMP_CMP_MASKED_EQ" }] }],
   });
   t.notThrows(() => parseSpec(changed("linux.seccomp", filter(2 ** 53 - 1)), "c"));
-  t.throws(
-    () => parseSpec(changed("linux.seccomp", filter(2 ** 53)), "c"),
-    failure("invalid", /args\[0\]\.value: expected at most 9007199254740991/),
-  );
+  t.throws(() => parseSpec(changed("linux.seccomp", filter(2 ** 53)), "c"), failure("invalid", /args\[0\]\.value: expected at most 9007199254740991/));
 });
 
 test("a process and resources of their own", (t) => {

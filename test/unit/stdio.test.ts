@@ -1,7 +1,7 @@
 /** src/lifecycle/stdio.ts checkConsole: which terminals, console sockets and detaching go together, as runc has it. */
 import test from "ava";
-import { specTemplate } from "../../src/oci/spec-template.ts";
 import { checkConsole, planStdio } from "../../src/lifecycle/stdio.ts";
+import { specTemplate } from "../../src/oci/spec-template.ts";
 import { failure, runc, temporaryFolder, writeBundle } from "./helpers.ts";
 
 const NO_SOCKET = "cannot allocate tty if tskata will detach without setting console socket";

@@ -61,19 +61,7 @@ test("SVG: a bar a span, ticks, and the title", (t) => {
   t.is(svg.match(/<rect x="[\d.]+" y="\d+" width="[\d.]+" height="16"/g)?.length, 3);
   t.regex(svg, />Start of box</);
   t.regex(svg, />boot<\/text><rect x="485\.0" y="\d+" width="450\.0"/);
-  t.deepEqual(svg.match(/(?<=fill="#666">)[^<]+/g), [
-    "0 ms",
-    "10 ms",
-    "20 ms",
-    "30 ms",
-    "40 ms",
-    "50 ms",
-    "60 ms",
-    "70 ms",
-    "80 ms",
-    "90 ms",
-    "100 ms",
-  ]);
+  t.deepEqual(svg.match(/(?<=fill="#666">)[^<]+/g), ["0 ms", "10 ms", "20 ms", "30 ms", "40 ms", "50 ms", "60 ms", "70 ms", "80 ms", "90 ms", "100 ms"]);
   t.regex(drawSvg([span("long", 0, 25_000)], ""), />25\.0 s</);
 });
 

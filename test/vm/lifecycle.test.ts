@@ -98,9 +98,7 @@ test.serial("run gives the container's output and status, and a signal's", async
 test.serial("hooks run at their times with the state on stdin", async (t) => {
   t.timeout(hangLimitMs);
   const log = join(scratch.folder, "hooks.log");
-  const hook = (name: string) => [
-    { path: "/bin/sh", args: ["sh", "-c", `printf '${name} ' >>"${log}"; cat >>"${log}"; echo >>"${log}"`] },
-  ];
+  const hook = (name: string) => [{ path: "/bin/sh", args: ["sh", "-c", `printf '${name} ' >>"${log}"; cat >>"${log}"; echo >>"${log}"`] }];
   const bundle = await scratch.bundle((spec) => {
     spec.process.args = ["true"];
     spec.hooks = {};
@@ -117,13 +115,7 @@ test.serial("hooks run at their times with the state on stdin", async (t) => {
       t.is(state.id, "h1");
       return `${name} ${state.status}`;
     });
-  t.deepEqual(seen, [
-    "prestart creating",
-    "createRuntime creating",
-    "createContainer creating",
-    "poststart running",
-    "poststop stopped",
-  ]);
+  t.deepEqual(seen, ["prestart creating", "createRuntime creating", "createContainer creating", "poststart running", "poststop stopped"]);
   const inside = JSON.parse(readFileSync(join(bundle, "rootfs/hook-in-the-container"), "utf8")) as { id: string };
   t.is(inside.id, "h1");
 });

@@ -12,7 +12,7 @@ namespace {
 [[noreturn]] void fail(int error) { throw std::system_error(error, std::generic_category()); }
 
 struct statx attributes_of(int fd) {
-  struct statx out{};
+  struct statx out {};
   os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_MNT_ID, &out), "statx");
   return out;
 }
@@ -29,8 +29,8 @@ size_t descriptor_share(size_t most, double part) {
 
 InodeTable::InodeTable(os::Descriptor root) {
   const struct statx attributes = attributes_of(root.get());
-  root_ = std::make_shared<Inode>(Inode{root_id, std::move(root), S_IFDIR, guest_number(device_of(attributes), attributes.stx_ino),
-                                        Policy::root, 1, {}});
+  root_ =
+      std::make_shared<Inode>(Inode{root_id, std::move(root), S_IFDIR, guest_number(device_of(attributes), attributes.stx_ino), Policy::root, 1, {}});
   by_id_[root_id] = root_;
 }
 
@@ -64,8 +64,8 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
     return found->second;
   }
   if (by_id_.size() >= limit_) fail(ENFILE);
-  const auto inode = std::make_shared<Inode>(
-      Inode{next_id_++, std::move(path), static_cast<mode_t>(attributes.stx_mode & S_IFMT), number, policy, 1, key});
+  const auto inode =
+      std::make_shared<Inode>(Inode{next_id_++, std::move(path), static_cast<mode_t>(attributes.stx_mode & S_IFMT), number, policy, 1, key});
   by_key_[key] = inode;
   by_id_[inode->id] = inode;
   return inode;

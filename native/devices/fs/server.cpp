@@ -114,10 +114,9 @@ size_t Server::init(Request& request) {
   if (in.major < 7 || in.minor < 31) return request.reply_error(EPROTO);
   out.minor = std::min<uint32_t>(in.minor, FUSE_KERNEL_MINOR_VERSION);
   out.max_readahead = in.max_readahead;
-  const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT | FUSE_DONT_MASK |
-                          FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO |
-                          FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_POSIX_ACL | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
-                          FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT;
+  const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT | FUSE_DONT_MASK | FUSE_AUTO_INVAL_DATA |
+                          FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 |
+                          FUSE_POSIX_ACL | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT;
   out.flags = in.flags & wanted;
   out.flags2 = flags2 & 0;
   out.max_background = 128;
@@ -138,7 +137,7 @@ size_t Server::destroy(Request& request) {
 
 size_t Server::statfs(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  struct statfs from{};
+  struct statfs from {};
   os::checked(::fstatfs(inode->path.get(), &from), "fstatfs");
   fuse_statfs_out out{};
   out.st.blocks = from.f_blocks;
@@ -168,7 +167,7 @@ os::Descriptor Server::reopen(const Inode& inode, int flags) const {
 
 // set-uid and set-gid bits go when somebody without CAP_FSETID in the guest writes (FUSE_HANDLE_KILLPRIV_V2 tells us so).
 void Server::remove_set_id_bits(int fd) const {
-  struct stat now{};
+  struct stat now {};
   if (::fstat(fd, &now) != 0 || (now.st_mode & (S_ISUID | S_ISGID)) == 0) return;
   mode_t mode = now.st_mode & 07777 & ~static_cast<mode_t>(S_ISUID);
   if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) mode &= ~static_cast<mode_t>(S_ISGID);

@@ -135,8 +135,7 @@ size_t Server::fallocate(Request& request) {
   const auto in = request.take<fuse_fallocate_in>();
   if (in.offset > INT64_MAX || in.length > INT64_MAX) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
-  os::checked(::fallocate(handle->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)),
-              "fallocate");
+  os::checked(::fallocate(handle->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)), "fallocate");
   return request.reply_empty();
 }
 

@@ -25,7 +25,7 @@ os::Descriptor open_component(int folder, const std::string& name) {
 }
 
 struct statx stat_of(int fd) {
-  struct statx out{};
+  struct statx out {};
   os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, statx_mask, &out), "statx");
   return out;
 }
@@ -214,8 +214,7 @@ size_t Server::rename_with(Request& request, uint64_t new_parent, unsigned flags
   const std::string to = request.take_name();
   const InodeRef source = inodes_.get(request.header().nodeid);
   const InodeRef target = inodes_.get(new_parent);
-  os::checked(static_cast<int>(::syscall(SYS_renameat2, source->path.get(), from.c_str(), target->path.get(), to.c_str(), flags)),
-              "renameat2");
+  os::checked(static_cast<int>(::syscall(SYS_renameat2, source->path.get(), from.c_str(), target->path.get(), to.c_str(), flags)), "renameat2");
   return request.reply_empty();
 }
 

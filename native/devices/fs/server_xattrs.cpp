@@ -23,7 +23,7 @@ size_t Server::setxattr(Request& request) {
   refuse_symlink(*inode, EPERM);
   os::checked(::setxattr(proc_path(*inode).c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)), "setxattr");
   if ((in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0) {
-    struct stat now{};
+    struct stat now {};
     if (::stat(proc_path(*inode).c_str(), &now) == 0) (void)::chmod(proc_path(*inode).c_str(), now.st_mode & 07777 & ~S_ISGID);
   }
   return request.reply_empty();

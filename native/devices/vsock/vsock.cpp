@@ -73,8 +73,7 @@ struct VsockDevice::Listener : Pollable {
   Descriptor socket;
   std::string path;
   uint32_t guest_port;  // 0: the CONNECT form
-  Listener(Descriptor s, std::string p, uint32_t port)
-      : Pollable(Kind::listener), socket(std::move(s)), path(std::move(p)), guest_port(port) {}
+  Listener(Descriptor s, std::string p, uint32_t port) : Pollable(Kind::listener), socket(std::move(s)), path(std::move(p)), guest_port(port) {}
 };
 
 // A connection on the base socket that has not said "CONNECT port\n" yet.
@@ -87,14 +86,14 @@ struct VsockDevice::Handshake : Pollable {
 struct VsockDevice::Connection : Pollable {
   Key key;
   Descriptor socket;
-  Connected connected;   // set while our REQUEST is unanswered
+  Connected connected;  // set while our REQUEST is unanswered
   bool open = false;
   bool closed = false;
-  bool queued = false;         // in ready_
-  bool readable = false;       // the socket may have bytes (edge-triggered)
-  bool host_ended = false;     // we have sent SHUTDOWN(send)
-  bool host_gone = false;      // the host's end is closed both ways
-  bool guest_sent_all = false; // SHUTDOWN(send) received
+  bool queued = false;          // in ready_
+  bool readable = false;        // the socket may have bytes (edge-triggered)
+  bool host_ended = false;      // we have sent SHUTDOWN(send)
+  bool host_gone = false;       // the host's end is closed both ways
+  bool guest_sent_all = false;  // SHUTDOWN(send) received
   bool guest_takes_none = false;
   bool guest_reset = false;
   bool credit_asked = false;
@@ -102,12 +101,11 @@ struct VsockDevice::Connection : Pollable {
   size_t buffer_start = 0;
   uint32_t peer_buf_alloc = 0;
   uint32_t peer_fwd_cnt = 0;
-  uint32_t sent = 0;           // bytes sent to the guest, modulo 2^32 as the protocol counts
-  uint32_t forwarded = 0;      // bytes of the guest's that the host socket has taken
-  uint32_t announced = 0;      // `forwarded` as last told
+  uint32_t sent = 0;       // bytes sent to the guest, modulo 2^32 as the protocol counts
+  uint32_t forwarded = 0;  // bytes of the guest's that the host socket has taken
+  uint32_t announced = 0;  // `forwarded` as last told
 
-  Connection(Key k, Descriptor s, Connected c)
-      : Pollable(Kind::connection), key(k), socket(std::move(s)), connected(std::move(c)) {}
+  Connection(Key k, Descriptor s, Connected c) : Pollable(Kind::connection), key(k), socket(std::move(s)), connected(std::move(c)) {}
   size_t buffered() const { return buffer.size() - buffer_start; }
   uint32_t credit() const {
     const uint32_t in_flight = sent - peer_fwd_cnt;
@@ -244,12 +242,8 @@ void VsockDevice::run() {
           if (what->queue == transmit_queue) on_transmit();
           break;
         }
-        case Pollable::Kind::listener:
-          accept_all(*static_cast<Listener*>(what));
-          break;
-        case Pollable::Kind::handshake:
-          read_handshake(*static_cast<Handshake*>(what));
-          break;
+        case Pollable::Kind::listener: accept_all(*static_cast<Listener*>(what)); break;
+        case Pollable::Kind::handshake: read_handshake(*static_cast<Handshake*>(what)); break;
         case Pollable::Kind::connection: {
           auto& connection = *static_cast<Connection*>(what);
           if (connection.closed) break;
@@ -298,7 +292,7 @@ void VsockDevice::on_transmit() {
         interrupt |= queue->push(chain.head, 0);
       }
       if (control_.size() >= max_control) break;  // fill_receive comes back here once there is room
-      if (taken >= max_round) {  // nor may a guest that never pauses keep the thread from everything else
+      if (taken >= max_round) {                   // nor may a guest that never pauses keep the thread from everything else
         post([this] {
           on_transmit();
           fill_receive();
@@ -333,19 +327,12 @@ void VsockDevice::receive_packet(const PacketHeader& header, std::span<const iov
       watch(connection.socket.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, &connection);
       return make_ready(connection);
     }
-    case op_rw:
-      return on_data(connection, payload, header.length);
-    case op_shutdown:
-      return on_shutdown(connection, header.flags);
-    case op_rst:
-      return on_guest_reset(connection);
-    case op_credit_update:
-      return;
-    case op_credit_request:
-      return send_control(connection, op_credit_update);
-    default:
-      send_control(connection, op_rst);
-      return close_connection(connection);
+    case op_rw: return on_data(connection, payload, header.length);
+    case op_shutdown: return on_shutdown(connection, header.flags);
+    case op_rst: return on_guest_reset(connection);
+    case op_credit_update: return;
+    case op_credit_request: return send_control(connection, op_credit_update);
+    default: send_control(connection, op_rst); return close_connection(connection);
   }
 }
 
@@ -397,8 +384,8 @@ void VsockDevice::on_data(Connection& connection, std::span<const iovec> payload
 
 void VsockDevice::flush(Connection& connection) {
   while (connection.buffered() > 0) {
-    const ssize_t result = ::send(connection.socket.get(), connection.buffer.data() + connection.buffer_start, connection.buffered(),
-                                  MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t result =
+        ::send(connection.socket.get(), connection.buffer.data() + connection.buffer_start, connection.buffered(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (result < 0 && errno == EINTR) continue;
     if (result < 0 && errno == EAGAIN) break;
     if (result < 0) {

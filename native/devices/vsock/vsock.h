@@ -27,8 +27,8 @@ namespace tskata::devices::vsock {
 
 struct VsockOptions {
   uint64_t guest_cid = 3;
-  std::string path;                    // base of the host's socket names, see createVsock in src/native.ts
-  std::vector<uint32_t> guest_ports;   // ports with a direct socket `path`_g<port>
+  std::string path;                   // base of the host's socket names, see createVsock in src/native.ts
+  std::vector<uint32_t> guest_ports;  // ports with a direct socket `path`_g<port>
 };
 
 class VsockDevice final : public virtio::Device {

@@ -33,10 +33,10 @@ export function qemuArguments(options: QemuOptions): string[] {
     // Shared, because our devices are in another process.
     ...["-object", `memory-backend-memfd,id=memory,size=${options.memoryMib}M,share=on`],
     ...["-kernel", options.kernel, "-append", kernelCommandLine("/dev/vda", devices.map(mmioSlot), options.kernelParameters)],
-    ...["-chardev", `file,id=console,path=${escape(options.consoleLog)},append=on`, "-serial", "chardev:console"],
-    ...["-drive", `id=image,file=${escape(options.image)},format=raw,if=none,readonly=on,file.locking=off`],
-    ...["-chardev", `socket,id=vsock,path=${escape(sockets.vsock)}`],
-    ...["-chardev", `socket,id=fs,path=${escape(sockets.fs)}`],
+    ...["-chardev", `file,id=console,path=${escapeCommas(options.consoleLog)},append=on`, "-serial", "chardev:console"],
+    ...["-drive", `id=image,file=${escapeCommas(options.image)},format=raw,if=none,readonly=on,file.locking=off`],
+    ...["-chardev", `socket,id=vsock,path=${escapeCommas(sockets.vsock)}`],
+    ...["-chardev", `socket,id=fs,path=${escapeCommas(sockets.fs)}`],
     ...devices.flatMap((device, slot) => ["-device", `${device},bus=virtio-mmio-bus.${slot}`]),
   ];
 }
@@ -47,6 +47,6 @@ function mmioSlot(_device: string, slot: number): string {
 }
 
 /** In QEMU's option lists a comma is written twice. */
-function escape(value: string): string {
+function escapeCommas(value: string): string {
   return value.replaceAll(",", ",,");
 }
