@@ -6,6 +6,7 @@ import { isAlive, signalProcess } from "../base/process.ts";
 import { native } from "../native.ts";
 import { readExit, type StateFile } from "../oci/state-file.ts";
 import { logTail, sandboxRef } from "./pods.ts";
+import type { ProxyProcess } from "./proxy.ts";
 
 /** As runc: all that can be caught, but those about our own children and terminal. */
 const FORWARDED: readonly NodeJS.Signals[] = [

@@ -50,7 +50,7 @@ test.serial("unknown user in exec", async (t) => {
   t.regex(outcome.stderr, /unable to find user nobodyknows: no matching entries in passwd file/);
   const missing = await scratch.exec("u", ["nosuchprogram"]);
   t.is(missing.code, 255);
-  t.regex(missing.stderr, /exec: "nosuchprogram": executable file not found in \$PATH/);
+  t.regex(missing.stderr, /exec: \\?"nosuchprogram\\?": executable file not found in \$PATH/);
   await scratch.ok(["delete", "--force", "u"]);
   t.deepEqual(scratch.leftovers(), []);
 });
@@ -59,7 +59,7 @@ test.serial("binary missing", async (t) => {
   const bundle = await scratch.bundle((spec) => {
     spec.process.args = ["nosuchprogram"];
   });
-  await refuses(t, bundle, /exec: "nosuchprogram": executable file not found in \$PATH/);
+  await refuses(t, bundle, /exec: \\?"nosuchprogram\\?": executable file not found in \$PATH/);
 });
 
 test.serial("binary not executable", async (t) => {
@@ -68,7 +68,7 @@ test.serial("binary not executable", async (t) => {
   });
   writeFileSync(join(bundle, "rootfs/plain"), "not a program");
   chmodSync(join(bundle, "rootfs/plain"), 0o644);
-  await refuses(t, bundle, /exec: "\/plain": permission denied/);
+  await refuses(t, bundle, /exec: \\?"\/plain\\?": permission denied/);
 });
 
 test.serial("ids that are not ids", async (t) => {
