@@ -41,7 +41,7 @@ class RelayHandle : public Napi::ObjectWrap<RelayHandle> {
     RelayHandle* const handle = Unwrap(object);
     const Settler settler(env, true);
     handle->ended_ = Napi::Persistent(settler.promise().As<Napi::Object>());
-    handle->relay_ = Relay::start(os::Descriptor(source), os::Descriptor(destination),
+    handle->relay_ = Relay::start(os::Descriptor(source), os::Descriptor(destination), false,
                                   [settler](int error) { settler.resolve([error](Napi::Env at) { return error_name(at, error); }); });
     return object;
   }
@@ -88,8 +88,8 @@ Napi::Value bridge(const Napi::CallbackInfo& info) {
     os::Descriptor theirs(pair[1]);
     os::Descriptor stream_again(os::checked(::fcntl(stream.get(), F_DUPFD_CLOEXEC, 3), "fcntl"));
     os::Descriptor ours_again(os::checked(::fcntl(ours.get(), F_DUPFD_CLOEXEC, 3), "fcntl"));
-    Relay::start(std::move(stream), std::move(ours), [](int) {});
-    Relay::start(std::move(ours_again), std::move(stream_again), [](int) {});
+    Relay::start(std::move(stream), std::move(ours), true, [](int) {});
+    Relay::start(std::move(ours_again), std::move(stream_again), true, [](int) {});
     return Napi::Number::New(env, theirs.release());
   });
 }

@@ -78,7 +78,7 @@ void enter_mount_namespace(const std::string& shared) {
   if (::unshare(CLONE_NEWNS) != 0) fail("unshare mount namespace");
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) fail("make mounts slave");
   // Device nodes of a container's tree are looked at, never opened, here.
-  if (::mount("tskata", shared.c_str(), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") != 0) fail("mount " + shared);
+  if (::mount("tskata", shared.c_str(), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") != 0) fail("mount " + shared);
   // Private: what the command line places below must stay in this namespace.
   if (::mount(nullptr, shared.c_str(), nullptr, MS_PRIVATE, nullptr) != 0) fail("make " + shared + " private");
 }

@@ -37,9 +37,9 @@ bool is_socket(int fd) {
 
 }  // namespace
 
-std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, std::function<void(int error)> ended) {
+std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended) {
   install_interrupt();
-  const std::shared_ptr<Relay> relay(new Relay(std::move(source), std::move(destination), std::move(ended)));
+  const std::shared_ptr<Relay> relay(new Relay(std::move(source), std::move(destination), half_close, std::move(ended)));
   const std::lock_guard lock(relay->mutex_);
   std::thread thread([relay] { relay->run(); });
   relay->thread_ = thread.native_handle();
@@ -47,10 +47,11 @@ std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, s
   return relay;
 }
 
-Relay::Relay(Descriptor source, Descriptor destination, std::function<void(int error)> ended)
+Relay::Relay(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended)
     : source_(std::move(source)),
       destination_(std::move(destination)),
       wake_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      half_close_(half_close),
       source_is_socket_(is_socket(source_.get())),
       destination_is_socket_(is_socket(destination_.get())),
       buffer_(buffer_size),
@@ -64,7 +65,7 @@ void Relay::run() {
   ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
   const int error = pump();
   tell_drained();
-  if (destination_is_socket_) ::shutdown(destination_.get(), SHUT_WR);
+  if (half_close_) ::shutdown(destination_.get(), SHUT_WR);
   {
     const std::lock_guard lock(mutex_);
     done_ = true;

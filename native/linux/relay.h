@@ -16,9 +16,10 @@ namespace tskata::os {
 
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
-  // Starts it. `ended` is called once, on the relay's thread, after both descriptors are closed: 0 at end of file, else an errno.
-  // The thread keeps the relay alive.
-  static std::shared_ptr<Relay> start(Descriptor source, Descriptor destination, std::function<void(int error)> ended);
+  // Starts it. `half_close`: others hold descriptors of the destination's socket, so its end is told by shutdown; never so for a
+  // socket that is the caller's standard output. `ended` is called once, on the relay's thread, after both descriptors are closed: 0 at end of file,
+  // else an errno. The thread keeps the relay alive.
+  static std::shared_ptr<Relay> start(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended);
 
   uint64_t moved() const { return written_.load(); }
   // Calls back with the bytes read once the source has been empty, or at its end.
@@ -33,7 +34,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
     std::function<void()> done;
   };
 
-  Relay(Descriptor source, Descriptor destination, std::function<void(int error)> ended);
+  Relay(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended);
   void run();
   int pump();
   bool wait_readable(bool draining, bool& empty);
@@ -47,6 +48,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   Descriptor source_;
   Descriptor destination_;
   Descriptor wake_;
+  bool half_close_;
   bool source_is_socket_ = false;
   bool destination_is_socket_ = false;
   std::vector<char> buffer_;
