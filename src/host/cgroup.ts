@@ -34,11 +34,16 @@ export function hierarchies(mountinfo: string = readFileSync("/proc/self/mountin
     const mountPoint = unescapeMount(left.split(" ")[4] ?? "");
     const [type, , options = ""] = right.split(" ");
     if (type !== "cgroup" && type !== "cgroup2") continue;
-    if (found.some((other) => other.mountPoint === mountPoint)) continue;
     const controllers = options.split(",").filter((word) => word !== "rw" && word !== "ro");
-    found.push(type === "cgroup2" ? { mountPoint, version: 2, controllers: [] } : { mountPoint, version: 1, controllers });
+    const hierarchy: Hierarchy = type === "cgroup2" ? { mountPoint, version: 2, controllers: [] } : { mountPoint, version: 1, controllers };
+    if (!found.some((other) => other.mountPoint === mountPoint || isSame(other, hierarchy))) found.push(hierarchy);
   }
   return found;
+}
+
+/** One hierarchy can be mounted at several places. */
+function isSame(one: Hierarchy, other: Hierarchy): boolean {
+  return one.version === other.version && one.controllers.toSorted().join() === other.controllers.toSorted().join();
 }
 
 /** Spaces, tabs, newlines and backslashes are octal in mountinfo. */
@@ -79,9 +84,10 @@ function systemdPath(cgroupsPath: string, id: string): string {
 }
 
 function slicePath(slice: string): string {
+  if (slice === "-.slice") return "";
   if (!slice.endsWith(".slice") || slice.startsWith("-") || slice.includes("--")) throw new TskataError("invalid", `invalid slice name: "${slice}"`);
   const words = slice.slice(0, -".slice".length);
-  if (words === "-" || words === "") return "";
+  if (words === "") return "";
   const parts = words.split("-");
   return parts.map((_, index) => `/${parts.slice(0, index + 1).join("-")}.slice`).join("");
 }

@@ -16,7 +16,7 @@ export function checkKernel(file: string): GuestFile {
     const entry = header.readUInt16LE(54);
     const count = header.readUInt16LE(56);
     if (entry < 56 || count === 0) return "not an executable ELF file";
-    const table = read(offset, entry * count);
+    const table = offset > size ? Buffer.alloc(0) : read(offset, entry * count);
     if (table.length < entry * count) return "truncated: its program headers are missing";
     for (let at = 0; at < table.length; at += entry) {
       const end = Number(table.readBigUInt64LE(at + 8) + table.readBigUInt64LE(at + 32));
