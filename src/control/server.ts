@@ -57,7 +57,7 @@ export class ControlServer {
 
   async #answer(socket: Socket, frame: Frame, signal: AbortSignal): Promise<void> {
     const data = await this.#call(frame.data, signal);
-    if (!socket.destroyed) socket.write(encodeFrame({ stream: frame.stream, type: RESPONSE, data }));
+    if (!socket.destroyed) socket.write(responseFrame(frame.stream, data));
   }
 
   async #call(data: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
@@ -76,5 +76,15 @@ export class ControlServer {
   close(): void {
     this.#server.close();
     rmSync(this.#path, { force: true });
+  }
+}
+
+/** An answer that is too large becomes an error that says so. */
+function responseFrame(stream: number, data: Uint8Array): Buffer {
+  try {
+    return encodeFrame({ stream, type: RESPONSE, data });
+  } catch (error) {
+    const status = statusOf(error instanceof TskataError ? error.code : "internal", errorChain(error));
+    return encodeFrame({ stream, type: RESPONSE, data: Response.encode({ status }) });
   }
 }
