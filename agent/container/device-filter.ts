@@ -2,8 +2,10 @@
  * linux.resources.devices as a BPF program of type CGROUP_DEVICE (cgroup v2 has no devices files).
  *
  * The program walks the rules from the last to the first; the first that matches decides, and no rule means no. An allowing
- * rule matches when it has every access asked for, a denying one when it has any of them.
+ * rule matches when it has every access asked for, a denying one when it has any of them. Rules for FIFOs say nothing: no
+ * cgroup guards those.
  */
+import { TskataError } from "../../src/base/errors.ts";
 import type { DeviceRule } from "../../src/oci/spec.ts";
 
 /** bpf_cgroup_dev_ctx: access_type = access << 16 | type; then major, minor. */
@@ -62,13 +64,24 @@ export function deviceProgram(rules: readonly DeviceRule[]): Uint8Array {
     { code: LDX_W, dst: MAJOR, src: CONTEXT, offset: 4 },
     { code: LDX_W, dst: MINOR, src: CONTEXT, offset: 8 },
   ];
-  for (const rule of [...rules, ...ALWAYS].toReversed()) {
+  const devices = rules.filter(({ type }) => type !== "p");
+  for (const rule of [...unite(devices), ...ALWAYS].toReversed()) {
     program.push(...ruleInstructions(rule));
     // The verifier refuses instructions that nothing leads to.
     if (matchesAll(rule)) return assemble(program);
   }
   program.push({ code: MOV_IMM, dst: 0, imm: 0 }, { code: EXIT });
   return assemble(program);
+}
+
+/** "c 1:3 r" and "c 1:3 w" allow reading and writing at once: an allowing rule has the accesses of those before it for the same device. */
+function unite(rules: readonly DeviceRule[]): DeviceRule[] {
+  return rules.map((rule, index) => {
+    if (!rule.allow) return rule;
+    const lastDenied = rules.findLastIndex((other, at) => at < index && !other.allow);
+    const same = rules.slice(lastDenied + 1, index).filter((other) => other.type === rule.type && other.major === rule.major && other.minor === rule.minor);
+    return { ...rule, access: [...same, rule].map(({ access = "rwm" }) => access).join("") };
+  });
 }
 
 function matchesAll(rule: DeviceRule): boolean {
@@ -97,6 +110,7 @@ function ruleInstructions(rule: DeviceRule): Instruction[] {
 
 /** -1 and absent are "any". */
 function isNumber(value: number | undefined): value is number {
+  if (value !== undefined && value > 0xffff_ffff) throw new TskataError("invalid", `linux.resources.devices: ${value} is no device number`);
   return value !== undefined && value >= 0;
 }
 
@@ -107,7 +121,7 @@ function assemble(program: readonly Instruction[]): Uint8Array {
     bytes.writeUInt8(code, index * 8);
     bytes.writeUInt8((src << 4) | dst, index * 8 + 1);
     bytes.writeInt16LE(offset === "next" ? 0 : offset, index * 8 + 2);
-    bytes.writeInt32LE(imm, index * 8 + 4);
+    bytes.writeInt32LE(imm | 0, index * 8 + 4);
   }
   return bytes;
 }

@@ -90,9 +90,7 @@ const IO_CLASS_SHIFT = 13;
 
 function planIoPriority(ioPriority: Process["ioPriority"]): number | undefined {
   if (ioPriority === undefined) return undefined;
-  const number = IO_CLASSES[ioPriority.class];
-  if (number === undefined) throw new TskataError("invalid", `process.ioPriority.class: invalid class ${ioPriority.class}`);
-  return (number << IO_CLASS_SHIFT) | (ioPriority.priority ?? 0);
+  return (known(IO_CLASSES, ioPriority.class, "process.ioPriority.class") << IO_CLASS_SHIFT) | (ioPriority.priority ?? 0);
 }
 
 const POLICIES: Readonly<Record<string, number>> = { SCHED_OTHER: 0, SCHED_FIFO: 1, SCHED_RR: 2, SCHED_BATCH: 3, SCHED_IDLE: 5, SCHED_DEADLINE: 6 };
@@ -108,8 +106,7 @@ const SCHEDULER_FLAGS: Readonly<Record<string, number>> = {
 
 function planScheduler(scheduler: Process["scheduler"]): PlanScheduler | undefined {
   if (scheduler === undefined) return undefined;
-  const policy = POLICIES[scheduler.policy];
-  if (policy === undefined) throw new TskataError("invalid", `process.scheduler.policy: invalid scheduler policy: ${scheduler.policy}`);
+  const policy = known(POLICIES, scheduler.policy, "process.scheduler.policy");
   const { nice = 0, priority = 0, runtime = 0, deadline = 0, period = 0, flags = [] } = scheduler;
   return {
     policy,
@@ -182,7 +179,7 @@ export function planSeccomp(seccomp: Linux["seccomp"]): PlanSeccomp | undefined 
   return {
     defaultAction: action(seccomp.defaultAction, seccomp.defaultErrnoRet),
     flags: (seccomp.flags ?? []).reduce((bits, flag) => bits | known(FILTER_FLAGS, flag, "linux.seccomp.flags"), 0),
-    architectures: (seccomp.architectures ?? []).flatMap((name) => ARCHITECTURES[name] ?? []),
+    architectures: (seccomp.architectures ?? []).flatMap((name) => (Object.hasOwn(ARCHITECTURES, name) ? (ARCHITECTURES[name] ?? []) : [])),
     rules: (seccomp.syscalls ?? []).map(planRule),
   };
 }

@@ -17,7 +17,7 @@ export function cgroupWrites(resources: Resources): CgroupWrite[] {
     ...cpuWrites(resources.cpu ?? {}),
     ...pidsWrites(resources.pids?.limit),
     ...ioWrites(resources.blockIO ?? {}),
-    ...(resources.hugepageLimits ?? []).map(({ pageSize, limit }) => ({ file: `hugetlb.${pageSize}.max`, value: String(limit) })),
+    ...(resources.hugepageLimits ?? []).map(({ pageSize, limit }) => ({ file: `hugetlb.${pageSize}.max`, value: orMax(limit) })),
     ...Object.entries(resources.rdma ?? {}).map(([device, { hcaHandles, hcaObjects }]) => ({
       file: "rdma.max",
       value: `${device} hca_handle=${hcaHandles ?? "max"} hca_object=${hcaObjects ?? "max"}`,
@@ -26,8 +26,9 @@ export function cgroupWrites(resources: Resources): CgroupWrite[] {
   ];
 }
 
+/** Above 2^63 only "no limit" is meant; such a number, rounded by JSON, would overflow to a tiny one in the kernel. */
 function orMax(value: number): string {
-  return value < 0 ? "max" : String(value);
+  return value < 0 || value >= 2 ** 63 ? "max" : String(value);
 }
 
 function memoryWrites({ limit, reservation, swap }: MemoryResources): CgroupWrite[] {
@@ -86,7 +87,7 @@ function ioWrites(io: BlockIoResources): CgroupWrite[] {
     ["wiops", io.throttleWriteIOPSDevice],
   ] as const;
   for (const [key, devices] of throttles) {
-    for (const { major, minor, rate } of devices ?? []) writes.push({ file: "io.max", value: `${major}:${minor} ${key}=${rate === 0 ? "max" : rate}` });
+    for (const { major, minor, rate } of devices ?? []) writes.push({ file: "io.max", value: `${major}:${minor} ${key}=${rate === 0 ? "max" : orMax(rate)}` });
   }
   return writes;
 }

@@ -5,6 +5,7 @@ import { TskataError } from "../../src/base/errors.ts";
 import type { User } from "../../src/oci/spec.ts";
 
 const SIZE_LIMIT = 4 * 1024 * 1024;
+const MAX_ID = 0x7fff_ffff;
 
 export interface ResolvedUser {
   readonly uid: number;
@@ -26,9 +27,9 @@ export class UserDatabase {
     if (user.username === undefined || user.username === "") return { uid: user.uid ?? 0, gid: user.gid ?? 0, groups };
     const [name = "", group] = user.username.split(":");
     const entry = this.#passwd().find((line) => line[0] === name) ?? this.#passwd().find((line) => line[2] === name);
-    const uid = entry === undefined ? Number(name) : Number(entry[2]);
-    if (name === "" || !Number.isInteger(uid)) throw new TskataError("invalid", `unable to find user ${name}: no matching entries in passwd file`);
-    const gid = group === undefined || group === "" ? Number(entry?.[3] ?? user.gid ?? 0) : this.#group(group);
+    const uid = idOf(entry === undefined ? name : entry[2]);
+    if (uid === undefined) throw new TskataError("invalid", `unable to find user ${name}: no matching entries in passwd file`);
+    const gid = group === undefined || group === "" ? (idOf(entry?.[3]) ?? user.gid ?? 0) : this.#group(group);
     const named = entry === undefined || group !== undefined ? [] : this.#groupsOf(entry[0] ?? "");
     return { uid, gid, groups: [...new Set([...groups, ...named])] };
   }
@@ -39,15 +40,15 @@ export class UserDatabase {
 
   #group(name: string): number {
     const entry = this.#lines("etc/group").find((line) => line[0] === name);
-    const gid = entry === undefined ? Number(name) : Number(entry[2]);
-    if (!Number.isInteger(gid)) throw new TskataError("invalid", `unable to find group ${name}: no matching entries in group file`);
+    const gid = idOf(entry === undefined ? name : entry[2]);
+    if (gid === undefined) throw new TskataError("invalid", `unable to find group ${name}: no matching entries in group file`);
     return gid;
   }
 
   #groupsOf(name: string): number[] {
     return this.#lines("etc/group")
       .filter((line) => line[3]?.split(",").includes(name))
-      .map((line) => Number(line[2]));
+      .flatMap((line) => idOf(line[2]) ?? []);
   }
 
   #passwd(): string[][] {
@@ -60,6 +61,13 @@ export class UserDatabase {
       .filter((line) => line !== "" && !line.startsWith("#"))
       .map((line) => line.split(":"));
   }
+}
+
+/** A number as runc takes it: anything else, an empty field too, must not become root's 0. */
+function idOf(text: string | undefined): number | undefined {
+  if (text === undefined || !/^\d+$/.test(text)) return undefined;
+  const id = Number(text);
+  return id <= MAX_ID ? id : undefined;
 }
 
 /** The container owns these files: no FIFO may hold the agent up, no huge file fill its memory. */

@@ -64,7 +64,6 @@ void Relay::run() {
   sigdelset(&all, interrupt_signal());
   ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
   const int error = pump();
-  tell_drained();
   if (half_close_) ::shutdown(destination_.get(), SHUT_WR);
   {
     const std::lock_guard lock(mutex_);
@@ -72,6 +71,8 @@ void Relay::run() {
   }
   source_.reset();
   destination_.reset();
+  // After done_ is set: whoever asks from now on is answered at once, whoever asked before is answered here.
+  tell_drained();
   tell_reached(true);
   ended_(error);
 }

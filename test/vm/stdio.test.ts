@@ -111,8 +111,7 @@ test.serial("a terminal has the caller's size, and a resize reaches it", async (
   });
   const code = await new Promise((done) => child.once("exit", done));
   await new Promise((wake) => setTimeout(wake, 200));
-  reader.destroy();
-  native().closeFd(master);
+  reader.destroy(); // the descriptor stays open: a read of it may still be under way in a thread
   t.regex(seen, /31 97\r\n40 120\r\n\/dev\/pts\/\d+\r\n/);
   t.is(code, 5, seen);
 });
