@@ -62,7 +62,7 @@ test.serial("node and python programs", async (t) => {
   t.timeout(limitMs);
   const script = "const fs = require('fs'); fs.writeFileSync('/tmp/n', 'x'.repeat(1e6)); console.log(fs.statSync('/tmp/n').size, process.pid > 1)";
   t.is(await sh(`node -e "${script}"`), "1000000 true\n");
-  t.is(await sh("python3 -c 'import json, os; print(json.dumps(sorted(os.listdir(\"/proc/self/ns\")))[:9])'"), '["cgroup"\n');
+  t.is(await sh("python3 -c 'import os, sys; print(sys.version_info[0], sorted(os.listdir(\"/proc/self/ns\"))[0])'"), "3 cgroup\n");
 });
 
 test.serial("a Redis server answers a client in the same container, and its file persists", async (t) => {

@@ -1,0 +1,179 @@
+/**
+ * `npm run bench [-- state boot start memory]`: what docs/performance.md holds. Times are compared side by side in one
+ * run, turn by turn, and told as medians: absolute ones say more about the machine than about the product.
+ */
+import { type SpawnSyncReturns, spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { cacheFolder, distFolder, pinnedNode } from "./lib/steps.ts";
+import { setup } from "./setup.ts";
+
+const TSKATA = join(distFolder, "bin/tskata");
+const QEMU = "qemu-system-x86_64";
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function run(program: string, args: readonly string[], input?: string): SpawnSyncReturns<string> {
+  return spawnSync(program, args, {
+    encoding: "utf8",
+    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    ...(input === undefined ? {} : { input }),
+  });
+}
+
+function must(program: string, args: readonly string[]): string {
+  const { status, stdout, stderr } = run(program, args);
+  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${stderr}`);
+  return stdout;
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
+/** Milliseconds of each contestant, one turn after the other. */
+function race(turns: number, contestants: Readonly<Record<string, () => void>>): Map<string, number[]> {
+  const times = new Map<string, number[]>();
+  for (let turn = 0; turn < turns; turn++) {
+    for (const [name, work] of Object.entries(contestants)) {
+      const start = process.hrtime.bigint();
+      work();
+      times.set(name, [...(times.get(name) ?? []), Number(process.hrtime.bigint() - start) / 1e6]);
+    }
+  }
+  return times;
+}
+
+function tell(times: ReadonlyMap<string, number[]>): void {
+  for (const [name, values] of times)
+    print(`${name.padEnd(44)} ${median(values).toFixed(1).padStart(9)} ms (least ${Math.min(...values).toFixed(1)}, ${values.length} turns)`);
+}
+
+// -- a container to measure ------------------------------------------------------------------------------------------------
+
+function withContainer(work: (root: string, folder: string) => void): void {
+  const folder = mkdtempSync(join(tmpdir(), "tskata-bench-"));
+  const root = join(folder, "root");
+  try {
+    const rootfs = join(folder, "rootfs");
+    for (const name of ["bin", "proc", "sys", "dev", "etc", "tmp"]) mkdirSync(join(rootfs, name), { recursive: true });
+    copyFileSync("/bin/busybox", join(rootfs, "bin/busybox"));
+    for (const applet of ["sh", "sleep", "true"]) symlinkSync("busybox", join(rootfs, "bin", applet));
+    must(TSKATA, ["spec", "--bundle", folder]);
+    const file = join(folder, "config.json");
+    const spec = JSON.parse(readFileSync(file, "utf8")) as { process: { args: string[]; terminal: boolean } };
+    spec.process = { ...spec.process, args: ["sleep", "100000"], terminal: false };
+    writeFileSync(file, JSON.stringify(spec));
+    const created = spawnSync(TSKATA, ["--root", root, "create", "--bundle", folder, "bench"], { stdio: ["ignore", "ignore", "inherit"] });
+    if (created.status !== 0) throw new Error("create failed");
+    must(TSKATA, ["--root", root, "start", "bench"]);
+    work(root, folder);
+  } finally {
+    run(TSKATA, ["--root", root, "delete", "--force", "bench"]);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+// -- what is measured --------------------------------------------------------------------------------------------------------
+
+function benchState(): void {
+  withContainer((root) => {
+    print("## state");
+    tell(
+      race(30, {
+        "node -e 0": () => void must(pinnedNode, ["-e", "0"]),
+        "tskata state": () => void must(TSKATA, ["--root", root, "state", "bench"]),
+        "runc state (of a container that is not there)": () => void run("runc", ["--root", root, "state", "nobody"]),
+        "tskata state (of a container that is not there)": () => void run(TSKATA, ["--root", root, "state", "nobody"]),
+      }),
+    );
+  });
+}
+
+function benchStart(): void {
+  withContainer((root) => {
+    print("## start");
+    print(must(TSKATA, ["--root", root, "timeline", "bench"]));
+  });
+}
+
+/** Private memory: what would be free if the process alone went. */
+function benchMemory(): void {
+  withContainer((root) => {
+    print("## memory of a pod, private and proportional (KiB)");
+    const state = JSON.parse(readFileSync(join(root, "bench/state.json"), "utf8")) as { pod: { sandboxPid: number }; proxy: { pid: number } };
+    const children = readFileSync(`/proc/${state.pod.sandboxPid}/task/${state.pod.sandboxPid}/children`, "utf8").trim().split(" ");
+    const pids = { sandbox: String(state.pod.sandboxPid), qemu: children[0] ?? "", proxy: String(state.proxy.pid) };
+    for (const [name, pid] of Object.entries(pids)) {
+      const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
+      const field = (key: string): number => Number(new RegExp(`^${key}:\\s+(\\d+)`, "m").exec(rollup)?.[1] ?? 0);
+      print(
+        `${name.padEnd(10)} private ${String(field("Private_Clean") + field("Private_Dirty")).padStart(8)}   proportional ${String(field("Pss")).padStart(8)}`,
+      );
+    }
+  });
+}
+
+/** Debian's kernel for cloud machines, out of its package. */
+function debianKernel(): { kernel: string; version: string } {
+  const folder = join(cacheFolder, "bench-debian-kernel");
+  if (!existsSync(folder)) {
+    mkdirSync(folder, { recursive: true });
+    const depends = must("apt-cache", ["depends", "linux-image-cloud-amd64"]);
+    const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
+    if (name === undefined) throw new Error("apt knows no Debian cloud kernel");
+    const { status, stderr } = spawnSync("sh", ["-ec", `cd "${folder}"; apt-get -q download ${name}; dpkg-deb -x *.deb .`], { encoding: "utf8" });
+    if (status !== 0) throw new Error(stderr);
+  }
+  const file = readdirSync(join(folder, "boot")).find((entry) => entry.startsWith("vmlinuz-")) ?? "";
+  return { kernel: join(folder, "boot", file), version: file.slice("vmlinuz-".length) };
+}
+
+/** An initramfs (newc cpio) whose /init is static busybox: prints, and reboots. */
+function initramfs(folder: string): string {
+  const tree = join(folder, "tree");
+  for (const name of ["bin", "dev"]) mkdirSync(join(tree, name), { recursive: true });
+  copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
+  writeFileSync(join(tree, "init"), "#!/bin/busybox sh\n/bin/busybox echo INIT\n/bin/busybox reboot -f\n", { mode: 0o755 });
+  const file = join(folder, "initramfs");
+  must("sh", ["-ec", `cd "${tree}"; find . | busybox cpio -o -H newc >"${file}"`]);
+  return file;
+}
+
+function bootTo(kernel: string, initrd: string): void {
+  const args = ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-accel", "tcg", "-cpu", "EPYC", "-m", "512", "-serial", "stdio"];
+  const machine = ["-M", "microvm,x-option-roms=off,rtc=on", "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 reboot=t"];
+  const { stdout } = run(QEMU, [...args, ...machine]);
+  if (!stdout.includes("INIT")) throw new Error(`${kernel} did not reach its init`);
+}
+
+function benchBoot(): void {
+  print("## kernel boot, from QEMU's start to its end after /init (TCG)");
+  const folder = mkdtempSync(join(tmpdir(), "tskata-bench-"));
+  try {
+    const initrd = initramfs(folder);
+    const ours = join(distFolder, "guest/vmlinux");
+    const debian = debianKernel();
+    for (const [name, file] of [
+      ["tskata", ours],
+      [debian.version, debian.kernel],
+    ] as const)
+      print(`${name}: ${(statSync(file).size / 2 ** 20).toFixed(1)} MiB`);
+    tell(race(5, { "guest kernel": () => bootTo(ours, initrd), [`Debian ${debian.version}`]: () => bootTo(debian.kernel, initrd) }));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const BENCHES: Readonly<Record<string, () => void>> = { state: benchState, start: benchStart, memory: benchMemory, boot: benchBoot };
+
+await setup();
+const asked = process.argv.slice(2);
+for (const name of asked.length === 0 ? Object.keys(BENCHES) : asked) {
+  const bench = BENCHES[name];
+  if (bench === undefined) throw new Error(`there is no bench "${name}": ${Object.keys(BENCHES).join(", ")}`);
+  bench();
+}
