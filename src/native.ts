@@ -151,6 +151,8 @@ export interface Native {
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
   /** virtio-fs over the folder `root`. */
   createFs(options: { root: string; tag: string; threads: number }): VirtioDevice;
+  /** Frequency of the host's time stamp counter in kHz, measured for 10 ms; 0 where there is none. */
+  tscKhz(): number;
   serveVhostUser(device: VirtioDevice, socketPath: string): VhostUserServer;
 }
 

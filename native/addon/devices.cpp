@@ -5,6 +5,7 @@
 #include "addon/napi.h"
 #include "devices/fs/fs.h"
 #include "devices/vsock/vsock.h"
+#include "linux/tsc.h"
 #include "linux/unix_socket.h"
 #include "transport/vhost_user.h"
 
@@ -138,6 +139,8 @@ Napi::Value serve_vhost_user(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value tsc_khz(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), os::tsc_khz()); }
+
 }  // namespace
 
 void export_devices(Napi::Env env, Napi::Object exports) {
@@ -146,6 +149,7 @@ void export_devices(Napi::Env env, Napi::Object exports) {
   exports.Set("createVsock", Napi::Function::New<create_vsock>(env, "createVsock"));
   exports.Set("createFs", Napi::Function::New<create_fs>(env, "createFs"));
   exports.Set("connectVsock", Napi::Function::New<connect_vsock>(env, "connectVsock"));
+  exports.Set("tscKhz", Napi::Function::New<tsc_khz>(env, "tscKhz"));
   exports.Set("serveVhostUser", Napi::Function::New<serve_vhost_user>(env, "serveVhostUser"));
 }
 

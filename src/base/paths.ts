@@ -51,6 +51,18 @@ function repositoryDist(): string {
   return resolve("dist");
 }
 
+/** Where a container's host cgroup is without a linux.cgroupsPath: two roots may have containers of the same id. */
+export function cgroupName(root: string, id: string): string {
+  return root === DEFAULT_ROOT ? id : `${fingerprint(root)}-${id}`;
+}
+
+/** FNV-1a, 32 bits: node:crypto costs more to load than all of `state`. */
+function fingerprint(text: string): string {
+  let hash = 0x811c9dc5;
+  for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash.toString(16).padStart(8, "0");
+}
+
 /** The files of one container below --root. */
 export interface ContainerPaths {
   readonly folder: string;

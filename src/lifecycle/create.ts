@@ -5,7 +5,7 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
-import { type ContainerPaths, containerPaths, type Installation, installation, podPaths } from "../base/paths.ts";
+import { type ContainerPaths, cgroupName, containerPaths, type Installation, installation, podPaths } from "../base/paths.ts";
 import { processRef } from "../base/process.ts";
 import { OCI_VERSION } from "../base/version.ts";
 import { applyAnnotations } from "../config/annotations.ts";
@@ -108,7 +108,7 @@ async function begin(options: CreateOptions, bundle: Bundle, undo: AsyncDisposab
   mkdirSync(root, { recursive: true, mode: 0o711 });
   takeId(paths.folder);
   undo.defer(() => removePodFolder(paths.folder));
-  const cgroup = createCgroup(cgroupPath(bundle.linux.cgroupsPath, id, options.systemdCgroup));
+  const cgroup = createCgroup(cgroupPath(bundle.linux.cgroupsPath, cgroupName(root, id), options.systemdCgroup));
   undo.defer(() => void removeCgroup(cgroup.made));
   const creator = processRef(process.pid);
   if (creator === undefined) throw new TskataError("internal", "/proc does not show this process: is it mounted?");

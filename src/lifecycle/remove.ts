@@ -7,7 +7,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
-import { containerPaths, podPaths } from "../base/paths.ts";
+import { cgroupName, containerPaths, podPaths } from "../base/paths.ts";
 import { allPids, isAlive, type ProcessRef, processRef, signalProcess, waitForEnd } from "../base/process.ts";
 import { cgroupMembers, cgroupPath, hierarchies, removeCgroup } from "../host/cgroup.ts";
 import { lock } from "../host/lock.ts";
@@ -166,18 +166,18 @@ async function removeUnreadable({ root, id, warn }: RemoveOptions): Promise<void
   const { folder, pod } = containerPaths(root, id);
   const users = podMembers(root, pod).filter((other) => other.id !== id);
   if (users.length > 0) throw new TskataError("wrong-state", `the pod in ${pod} is still used by ${users.map((user) => user.id).join(", ")}`);
-  const cgroups = guessCgroups(specOrUndefined(root, id), id, folder);
+  const cgroups = guessCgroups(specOrUndefined(root, id), cgroupName(root, id), folder);
   await endMembers(cgroups, pod);
   for (const left of removeCgroup(cgroups)) warn(`the cgroup ${left} still holds processes`);
   removePodFolder(folder);
 }
 
-function guessCgroups(spec: Spec | undefined, id: string, folder: string): string[] {
+function guessCgroups(spec: Spec | undefined, name: string, folder: string): string[] {
   const named = recordedCgroups(folder);
   if (named.length > 0) return named;
   const paths = [false, true].flatMap((systemd) => {
     try {
-      return [cgroupPath(spec?.linux?.cgroupsPath, id, systemd)];
+      return [cgroupPath(spec?.linux?.cgroupsPath, name, systemd)];
     } catch {
       return []; // not of that form
     }

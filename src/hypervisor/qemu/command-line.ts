@@ -3,6 +3,8 @@ import { kernelCommandLine, type MachineOptions } from "../machine.ts";
 
 export interface QemuOptions extends MachineOptions {
   readonly accelerator: "kvm" | "tcg";
+  /** Frequency of the time stamp counter under TCG, 0 when it is not known. */
+  readonly tscKhz: number;
   /** vhost-user sockets of our devices, relative to the working folder. */
   readonly sockets: { readonly vsock: string; readonly fs: string };
 }
@@ -26,19 +28,30 @@ export function qemuArguments(options: QemuOptions): string[] {
   ];
   return [
     ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-name", "tskata"],
+    // seccomp: QEMU itself starts no program and gains no privilege.
+    ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     // acpi=off: the guest kernel has none. QEMU would add the slots behind our "--", where they are init's arguments.
     ...["-machine", "microvm,x-option-roms=off,rtc=on,acpi=off,auto-kernel-cmdline=off,memory-backend=memory"],
     ...["-accel", accelerator === "tcg" ? "tcg,thread=multi" : "kvm", "-cpu", CPU[accelerator]],
     ...["-smp", String(options.vcpus), "-m", `${options.memoryMib}M`],
     // Shared, because our devices are in another process.
     ...["-object", `memory-backend-memfd,id=memory,size=${options.memoryMib}M,share=on`],
-    ...["-kernel", options.kernel, "-append", kernelCommandLine("/dev/vda", devices.map(mmioSlot), options.kernelParameters)],
+    ...["-kernel", options.kernel, "-append", kernelCommandLine("/dev/vda", machineParameters(options, devices), options.kernelParameters)],
     ...["-chardev", `file,id=console,path=${escapeCommas(options.consoleLog)},append=on`, "-serial", "chardev:console"],
     ...["-drive", `id=image,file=${escapeCommas(options.image)},format=raw,if=none,readonly=on,file.locking=off`],
     ...["-chardev", `socket,id=vsock,path=${escapeCommas(sockets.vsock)}`],
     ...["-chardev", `socket,id=fs,path=${escapeCommas(sockets.fs)}`],
     ...devices.flatMap((device, slot) => ["-device", `${device},bus=virtio-mmio-bus.${slot}`]),
   ];
+}
+
+/**
+ * Under TCG the guest reads the host's counter but has no timer to calibrate it against but an emulated PIT: that fails now and
+ * then, hangs rarely, and leaves a clock of 10 ms. So it is told.
+ */
+function machineParameters({ accelerator, tscKhz }: QemuOptions, devices: readonly string[]): string[] {
+  const clock = accelerator === "tcg" && tscKhz > 0 ? [`tsc_early_khz=${tscKhz}`, "tsc=reliable"] : [];
+  return ["pci=off", ...clock, ...devices.map(mmioSlot)];
 }
 
 /** Without ACPI the kernel learns of a slot from its command line (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES). */

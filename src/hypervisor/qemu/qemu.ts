@@ -19,7 +19,7 @@ const SOCKETS = { vsock: "vsock.vhost", fs: "fs.vhost" };
 
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
   const servers = [native().serveVhostUser(options.vsock, SOCKETS.vsock), native().serveVhostUser(options.fs, SOCKETS.fs)];
-  const args = qemuArguments({ ...options, accelerator: driver.accelerator, sockets: SOCKETS });
+  const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets: SOCKETS });
   const log = openSync(driver.log, "a", 0o600);
   let child: ChildProcess;
   try {
