@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <thread>
 
 namespace tskata::os {
@@ -74,7 +75,9 @@ void Relay::run() {
   // After done_ is set: whoever asks from now on is answered at once, whoever asked before is answered here.
   tell_drained();
   tell_reached(true);
-  ended_(error);
+  // Whatever the callback holds goes with this call, not with the last reference to the relay.
+  const auto ended = std::move(ended_);
+  ended(error);
 }
 
 int Relay::pump() {
@@ -171,7 +174,17 @@ void Relay::stop() {
   const std::lock_guard lock(mutex_);
   if (done_) return;
   wake();
+  // A signal that comes just before a blocking write interrupts nothing: it is sent until the thread has noticed.
+  std::thread([self = shared_from_this()] {
+    while (self->interrupt()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }).detach();
+}
+
+bool Relay::interrupt() {
+  const std::lock_guard lock(mutex_);
+  if (done_) return false;
   ::pthread_kill(thread_, interrupt_signal());
+  return true;
 }
 
 bool Relay::wants_drain() {

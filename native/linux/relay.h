@@ -43,6 +43,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void tell_drained();
   void tell_reached(bool all);
   bool wants_drain();
+  bool interrupt();
   void wake();
 
   Descriptor source_;
