@@ -3,12 +3,14 @@ import { buildGuestKernel } from "../guest-kernel/build.ts";
 import { buildGuestImage } from "../images/guest.ts";
 import { buildBundles } from "./lib/bundles.ts";
 import { buildNative } from "./lib/native.ts";
+import { warmCompileCache } from "./lib/warm.ts";
 
 export async function setup(): Promise<void> {
   await buildNative();
   await buildBundles();
   await buildGuestImage();
   await buildGuestKernel();
+  warmCompileCache();
 }
 
 if (process.argv[1]?.endsWith("setup.ts") === true) await setup();

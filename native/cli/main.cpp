@@ -45,6 +45,11 @@ int main(int argc, char** argv) {
   for (const char* variable : {"NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "NODE_REPL_EXTERNAL_MODULE"})
     unsetenv(variable);
 
+  // Compiled code of the bundles, kept beside them: compiling is a third of a short command's time.
+  static char cache[2 * PATH_MAX];
+  snprintf(cache, sizeof cache, "%s/lib/cache", self);
+  if (access(cache, R_OK) == 0) setenv("NODE_COMPILE_CACHE", cache, 1);
+
   char** const arguments = static_cast<char**>(calloc(static_cast<size_t>(argc) + 3, sizeof(char*)));
   if (arguments == nullptr) fail("allocate");
   int count = 0;

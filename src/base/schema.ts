@@ -1,4 +1,8 @@
 /** What zod leaves to say: issues as sentences with the field's path and what was found there, and Go's nulls dropped. */
+import { config } from "zod/mini";
+
+// A parser compiled for a schema pays after hundreds of uses; a command has one.
+config({ jitless: true });
 
 interface Issue {
   readonly code?: string | undefined;

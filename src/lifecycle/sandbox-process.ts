@@ -51,7 +51,7 @@ export function startSandbox(files: Installation, podFolder: string, cgroups: re
 
 /** Nothing of the caller's environment reaches the sandbox but where tskata's own parts are. */
 function environment(): NodeJS.ProcessEnv {
-  const kept = ["TSKATA_DIST", "TSKATA_ADDON", "TZ"];
+  const kept = ["TSKATA_DIST", "TSKATA_ADDON", "TZ", "NODE_COMPILE_CACHE"];
   const entries = kept.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]]));
   return { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ...Object.fromEntries(entries) };
 }
