@@ -32,6 +32,7 @@ export async function buildGuestImage(): Promise<void> {
 }
 
 async function fill(root: string, libraries: readonly string[]): Promise<void> {
+  chmodSync(root, 0o755); // a container's user namespace maps no one who may pass a private one
   for (const folder of [...EMPTY_FOLDERS, "bin", "agent"]) mkdirSync(join(root, folder), { mode: 0o755 });
   await run("guest-image", "strip", ["-o", join(root, "bin/node"), pinnedNode]);
   for (const file of libraries) {

@@ -67,14 +67,16 @@ void bind(const Root& root, const Mount& mount) {
 
 // The container's own part of the hierarchy: by the cgroup namespace, or without one by a bind of its folder.
 void mount_cgroup_tree(const Root& root, const Plan& plan, const Mount& mount) {
-  if ((plan.new_namespaces & CLONE_NEWCGROUP) == 0) {
-    Mount own = mount;
-    own.options = mount_bind | mount_recursive_bind;
-    own.source = plan.cgroup;
-    return bind(root, own);
+  if ((plan.new_namespaces & CLONE_NEWCGROUP) != 0) {
+    const os::Descriptor target = root.make_folder(mount.target);
+    if (::mount("cgroup", proc_path(target.get()).c_str(), "cgroup2", mount.flags, nullptr) == 0) return;
+    // The guest's own hierarchy is there already, below a /sys that had to be bound whole (bind_sysfs_instead).
+    if (errno != EBUSY) throw StepError(step_of(mount), errno);
   }
-  const os::Descriptor target = root.make_folder(mount.target);
-  attempt(::mount("cgroup", proc_path(target.get()).c_str(), "cgroup2", mount.flags, nullptr), step_of(mount));
+  Mount own = mount;
+  own.options = mount_bind | mount_recursive_bind;
+  own.source = plan.cgroup;
+  bind(root, own);
 }
 
 // sysfs belongs to the network namespace, which is the pod's: a container's user namespace may not mount it, but may see it.
