@@ -46,7 +46,10 @@ export async function attend({ proxy, terminal, resize }: Attendance): Promise<{
   const tty = terminal && native().isatty(0);
   const restore = tty ? native().makeRaw(0) : (): void => {};
   for (const name of FORWARDED) process.on(name, forward);
-  if (tty) process.on("SIGWINCH", onSize);
+  if (tty) {
+    process.on("SIGWINCH", onSize);
+    onSize(); // a change between the process's start and now was told to nobody
+  }
   try {
     return await proxy.ended;
   } finally {
