@@ -3,9 +3,10 @@
  * run, turn by turn, and told as medians: absolute ones say more about the machine than about the product.
  */
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { busyboxRootfs } from "./lib/busybox.ts";
 import { cacheFolder, distFolder, pinnedNode } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
 
@@ -16,12 +17,8 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function run(program: string, args: readonly string[], input?: string): SpawnSyncReturns<string> {
-  return spawnSync(program, args, {
-    encoding: "utf8",
-    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    ...(input === undefined ? {} : { input }),
-  });
+function run(program: string, args: readonly string[]): SpawnSyncReturns<string> {
+  return spawnSync(program, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 }
 
 function must(program: string, args: readonly string[]): string {
@@ -34,14 +31,16 @@ function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
-/** Milliseconds of each contestant, one turn after the other. */
-function race(turns: number, contestants: Readonly<Record<string, () => void>>): Map<string, number[]> {
+/** Milliseconds of each contestant, one turn after the other; a turn whose work says false is told and not counted. */
+function race(turns: number, contestants: Readonly<Record<string, () => unknown>>): Map<string, number[]> {
   const times = new Map<string, number[]>();
   for (let turn = 0; turn < turns; turn++) {
     for (const [name, work] of Object.entries(contestants)) {
       const start = process.hrtime.bigint();
-      work();
-      times.set(name, [...(times.get(name) ?? []), Number(process.hrtime.bigint() - start) / 1e6]);
+      const finished = work() !== false;
+      const took = Number(process.hrtime.bigint() - start) / 1e6;
+      if (finished) times.set(name, [...(times.get(name) ?? []), took]);
+      else print(`${name}: one turn hung`);
     }
   }
   return times;
@@ -58,10 +57,7 @@ function withContainer(work: (root: string, folder: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), "tskata-bench-"));
   const root = join(folder, "root");
   try {
-    const rootfs = join(folder, "rootfs");
-    for (const name of ["bin", "proc", "sys", "dev", "etc", "tmp"]) mkdirSync(join(rootfs, name), { recursive: true });
-    copyFileSync("/bin/busybox", join(rootfs, "bin/busybox"));
-    for (const applet of ["sh", "sleep", "true"]) symlinkSync("busybox", join(rootfs, "bin", applet));
+    busyboxRootfs(join(folder, "rootfs"));
     must(TSKATA, ["spec", "--bundle", folder]);
     const file = join(folder, "config.json");
     const spec = JSON.parse(readFileSync(file, "utf8")) as { process: { args: string[]; terminal: boolean } };
@@ -143,13 +139,12 @@ function initTree(folder: string): string {
 
 const HANG_MS = 20_000;
 
-/** Milliseconds, or undefined when it hung: under TCG a calibration against the emulated PIT now and then does. */
-function bootTo(machine: string, args: readonly string[], commandLine: string): number | undefined {
+/** False when it hung: under TCG a calibration against the emulated PIT now and then does. */
+function bootTo(machine: string, args: readonly string[], commandLine: string): boolean {
   const common = ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-accel", "tcg", "-cpu", "EPYC", "-m", "512", "-serial", "stdio"];
   const whole = [...common, "-M", `microvm,x-option-roms=off,rtc=on${machine}`, ...args, "-append", `console=ttyS0 quiet panic=-1 ${commandLine}`];
-  const start = process.hrtime.bigint();
   const { stdout, status } = spawnSync(QEMU, whole, { encoding: "utf8", timeout: HANG_MS, killSignal: "SIGKILL", stdio: ["ignore", "pipe", "ignore"] });
-  return status === 0 && stdout.includes("INIT") ? Number(process.hrtime.bigint() - start) / 1e6 : undefined;
+  return status === 0 && stdout.includes("INIT");
 }
 
 /** Each as it is meant to boot: ours from an erofs disk with nothing but virtio-mmio, Debian's from an initramfs with ACPI. */
@@ -170,19 +165,12 @@ function benchBoot(): void {
       print(`${name}: ${(statSync(file).size / 2 ** 20).toFixed(1)} MiB`);
     const blk = ["-drive", `id=disk,file=${disk},format=raw,if=none,readonly=on`, "-device", "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.0"];
     const root = "reboot=t root=/dev/vda rootfstype=erofs ro init=/init virtio_mmio.device=512@0xfeb00000:5";
-    const contestants: Readonly<Record<string, () => number | undefined>> = {
-      "guest kernel": () => bootTo(",acpi=off,auto-kernel-cmdline=off", ["-kernel", ours, ...blk], root),
-      [`Debian ${debian.version}`]: () => bootTo("", ["-kernel", debian.kernel, "-initrd", initrd], ""),
-    };
-    const times = new Map<string, number[]>();
-    for (let turn = 0; turn < 5; turn++) {
-      for (const [name, boot] of Object.entries(contestants)) {
-        const took = boot();
-        if (took === undefined) print(`${name}: one boot hung`);
-        else times.set(name, [...(times.get(name) ?? []), took]);
-      }
-    }
-    tell(times);
+    tell(
+      race(5, {
+        "guest kernel": () => bootTo(",acpi=off,auto-kernel-cmdline=off", ["-kernel", ours, ...blk], root),
+        [`Debian ${debian.version}`]: () => bootTo("", ["-kernel", debian.kernel, "-initrd", initrd], ""),
+      }),
+    );
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -3,10 +3,11 @@
  * of its start. `npm start -- CMD …` runs that command in it instead and exits with its status.
  */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { constants, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { isatty } from "node:tty";
+import { busyboxRootfs } from "./lib/busybox.ts";
 import { distFolder, say } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
 
@@ -29,13 +30,7 @@ interface Spec {
 }
 
 function makeBundle(folder: string, command: readonly string[]): void {
-  const rootfs = join(folder, "rootfs");
-  for (const name of ["bin", "etc", "root", "tmp", "proc", "sys", "dev"]) mkdirSync(join(rootfs, name), { recursive: true });
-  copyFileSync("/bin/busybox", join(rootfs, "bin/busybox"));
-  const applets = spawnSync("/bin/busybox", ["--list"], { encoding: "utf8" }).stdout.split("\n");
-  for (const applet of applets) if (applet !== "" && applet !== "busybox") symlinkSync("busybox", join(rootfs, "bin", applet));
-  writeFileSync(join(rootfs, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n");
-  writeFileSync(join(rootfs, "etc/group"), "root:x:0:\n");
+  busyboxRootfs(join(folder, "rootfs"));
   tskata(["spec", "--bundle", folder], folder);
   const file = join(folder, "config.json");
   const spec = JSON.parse(readFileSync(file, "utf8")) as Spec;

@@ -125,7 +125,6 @@ export interface Native {
   /** Makes a link usable: loopback up. */
   setLinkUp(name: string): void;
   kill(pid: number, signal: number): void;
-  setSubreaper(): void;
   /** Loads a BPF device program (bpf(2) instructions) and makes it the only one of a cgroup v2 folder. */
   setDeviceFilter(cgroup: string, program: Uint8Array): void;
 

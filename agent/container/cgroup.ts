@@ -5,7 +5,7 @@
  *   /sys/fs/cgroup/tskata/<id> a container: its processes and what it makes below
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, watch, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { TskataError } from "../../src/base/errors.ts";
 import { native } from "../../src/native.ts";
 import type { Resources } from "../../src/oci/spec.ts";
@@ -117,14 +117,13 @@ export class Cgroup {
       .split("\n")
       .filter((line) => line !== "")
       .map(Number);
-    return [...own, ...this.#children().flatMap((name) => new Cgroup(join(this.folder.slice(CONTAINERS.length + 1), name)).processes())];
+    return [...own, ...this.#children().flatMap((child) => child.processes())];
   }
 
-  #children(): string[] {
+  #children(): Cgroup[] {
     try {
-      return readdirSync(this.folder, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
-        .map((entry) => entry.name);
+      const folders = readdirSync(this.folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+      return folders.map(({ name }) => new Cgroup(join(relative(CONTAINERS, this.folder), name)));
     } catch {
       return [];
     }
@@ -149,7 +148,7 @@ export class Cgroup {
   async remove(): Promise<void> {
     for (let turn = 0; turn < RETRIES && existsSync(this.folder); turn++) {
       if (turn > 0) await pause();
-      for (const name of this.#children()) await new Cgroup(join(this.folder.slice(CONTAINERS.length + 1), name)).remove();
+      for (const child of this.#children()) await child.remove();
       try {
         rmdirSync(this.folder);
       } catch (error) {

@@ -1,6 +1,7 @@
 /** The part of a plan that any process has: user, capabilities, limits, scheduling, seccomp. From the OCI process object. */
 import { constants } from "node:os";
 import { TskataError } from "../../src/base/errors.ts";
+import { capabilities } from "../../src/oci/features.ts";
 import type { Capabilities, Linux, Process, Rlimit, Seccomp } from "../../src/oci/spec.ts";
 import type { Plan, PlanCapabilities, PlanScheduler, PlanSeccomp, PlanSeccompRule } from "./plan.ts";
 import type { UserDatabase } from "./user.ts";
@@ -127,27 +128,21 @@ function known(table: Readonly<Record<string, number>>, name: string, where: str
 
 // -- capabilities ------------------------------------------------------------------------------------------------------------
 
-/** linux/capability.h, by number. */
-const CAPABILITIES = `CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
-NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE
-SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM
-BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`.split(/\s+/);
-
 /** A name this does not know is ignored, as runc does with a warning: engines list those of newer kernels. */
 function capabilityBits(names: readonly string[] = []): bigint {
   return names.reduce((bits, name) => {
-    const number = CAPABILITIES.indexOf(name.replace(/^CAP_/, ""));
+    const number = capabilities().indexOf(name.startsWith("CAP_") ? name : `CAP_${name}`);
     return number < 0 ? bits : bits | (1n << BigInt(number));
   }, 0n);
 }
 
-function planCapabilities(capabilities: Capabilities): PlanCapabilities {
+function planCapabilities(sets: Capabilities): PlanCapabilities {
   return {
-    bounding: capabilityBits(capabilities.bounding),
-    effective: capabilityBits(capabilities.effective),
-    inheritable: capabilityBits(capabilities.inheritable),
-    permitted: capabilityBits(capabilities.permitted),
-    ambient: capabilityBits(capabilities.ambient),
+    bounding: capabilityBits(sets.bounding),
+    effective: capabilityBits(sets.effective),
+    inheritable: capabilityBits(sets.inheritable),
+    permitted: capabilityBits(sets.permitted),
+    ambient: capabilityBits(sets.ambient),
   };
 }
 

@@ -2,7 +2,7 @@
 import { TskataError } from "../../src/base/errors.ts";
 import type { BlockIoResources, CpuResources, MemoryResources, Resources } from "../../src/oci/spec.ts";
 
-/** One write; `optional` when a kernel may lack the file and nothing is lost. */
+/** One write to a file of the cgroup. */
 export interface CgroupWrite {
   readonly file: string;
   readonly value: string;

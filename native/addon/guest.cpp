@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -155,13 +154,6 @@ Napi::Value send_signal(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value set_subreaper(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) {
-    checked(::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER");
-    return env.Undefined();
-  });
-}
-
 Napi::Value set_device_filter(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const Napi::Uint8Array program = info[1].As<Napi::Uint8Array>();
@@ -186,7 +178,6 @@ void export_guest(Napi::Env env, Napi::Object exports) {
   exports.Set("setLinkUp", Napi::Function::New<set_link_up>(env, "setLinkUp"));
   exports.Set("kill", Napi::Function::New<send_signal>(env, "kill"));
   exports.Set("setDeviceFilter", Napi::Function::New<set_device_filter>(env, "setDeviceFilter"));
-  exports.Set("setSubreaper", Napi::Function::New<set_subreaper>(env, "setSubreaper"));
 }
 
 }  // namespace tskata::addon

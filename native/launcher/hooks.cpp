@@ -8,19 +8,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "launcher/pointers.h"
 #include "launcher/step.h"
 #include "linux/descriptor.h"
 
 namespace tskata::launcher {
 
 namespace {
-
-std::vector<char*> pointers(const std::vector<std::string>& texts) {
-  std::vector<char*> out;
-  for (const std::string& text : texts) out.push_back(const_cast<char*>(text.c_str()));
-  out.push_back(nullptr);
-  return out;
-}
 
 os::Descriptor state_file(const std::string& state, const std::string& step) {
   os::Descriptor file(attempt(::memfd_create("state", MFD_CLOEXEC), step));

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "launcher/hooks.h"
+#include "launcher/pointers.h"
 #include "launcher/report.h"
 #include "launcher/seccomp.h"
 #include "launcher/terminal.h"
@@ -185,13 +186,6 @@ std::string look_up(const Plan& plan) {
     at = colon + 1;
   }
   throw StepError("exec: \"" + name + "\": executable file not found in $PATH", 0);
-}
-
-std::vector<char*> pointers(const std::vector<std::string>& texts) {
-  std::vector<char*> out;
-  for (const std::string& text : texts) out.push_back(const_cast<char*>(text.c_str()));
-  out.push_back(nullptr);
-  return out;
 }
 
 void reset_signals() {

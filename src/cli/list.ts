@@ -1,9 +1,9 @@
 /** `tskata list`. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { errorChain, TskataError } from "../base/errors.ts";
+import { readStates } from "../lifecycle/pods.ts";
 import { type ListedState, listedState } from "../oci/state.ts";
-import { readState, type StateFile } from "../oci/state-file.ts";
-import type { Logger } from "../telemetry/logger.ts";
+import type { StateFile } from "../oci/state-file.ts";
 import { print, table } from "./output.ts";
 import type { Verb } from "./verb.ts";
 
@@ -18,7 +18,7 @@ export const verb: Verb = {
   ],
   arguments: { least: 0, most: 0 },
   async run({ globals, flags, logger }) {
-    const states = readStates(globals.root, logger);
+    const states = readStates(globals.root, (id, error) => logger.error(`load container ${id}: ${errorChain(error)}`));
     const format = flags.string("format");
     if (flags.boolean("quiet")) print(states.map((state) => `${state.id}\n`).join(""));
     else if (format === "table") print(stateTable(states.map(listed)));
@@ -27,32 +27,6 @@ export const verb: Verb = {
     return 0;
   },
 };
-
-/** Every container whose state can be read; the others are named in the log. */
-function readStates(root: string, logger: Logger): StateFile[] {
-  const states: StateFile[] = [];
-  for (const id of names(root)) {
-    try {
-      states.push(readState(root, id));
-    } catch (error) {
-      const gone = error instanceof TskataError && error.code === "not-found";
-      if (!gone) logger.error(`load container ${id}: ${errorChain(error)}`);
-    }
-  }
-  return states;
-}
-
-function names(root: string): string[] {
-  try {
-    return readdirSync(root, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map((entry) => entry.name)
-      .sort();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw error;
-  }
-}
 
 function listed(state: StateFile): ListedState {
   return listedState(state, userName(state.owner));

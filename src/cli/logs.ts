@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
 import { podPaths } from "../base/paths.ts";
 import { isAlive } from "../base/process.ts";
+import { sandboxRef } from "../lifecycle/pods.ts";
 import { readState, type StateFile } from "../oci/state-file.ts";
 import type { Flags } from "./flags.ts";
 import { print } from "./output.ts";
@@ -34,7 +35,7 @@ standard streams "create" was given.`,
       if (tails.length > 1) print(`${index === 0 ? "" : "\n"}==> ${tail.source.heading} <==\n`);
       tail.printNew();
     }
-    while (flags.boolean("follow") && sandboxLives(state)) {
+    while (flags.boolean("follow") && isAlive(sandboxRef(state))) {
       await new Promise((wake) => setTimeout(wake, FOLLOW_MS));
       for (const tail of tails) tail.printNew();
     }
@@ -65,11 +66,6 @@ function chosen(flags: Flags, state: StateFile): Source[] {
 /** The kernel's lines begin with its time stamp; everything else on the console is the agent's. */
 function isAgentLine(line: string): boolean {
   return line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line);
-}
-
-function sandboxLives(state: StateFile): boolean {
-  const { sandboxPid, sandboxStartTime } = state.pod;
-  return sandboxPid !== undefined && sandboxStartTime !== undefined && isAlive({ pid: sandboxPid, startTime: sandboxStartTime });
 }
 
 /** Prints a file as it grows, in whole lines when they are chosen one by one. */

@@ -32,6 +32,7 @@ export function mountOptions(): string[] {
   return [...PLAIN_OPTIONS, ...RECURSIVE_OPTIONS, ...RECURSIVE_OPTIONS.map((option) => `r${option}`), ...PROPAGATION].sort();
 }
 
+/** By number, as in linux/capability.h. */
 export function capabilities(): readonly string[] {
   return CAPABILITIES;
 }

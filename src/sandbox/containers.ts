@@ -1,5 +1,6 @@
 /** The pod's containers and processes as the sandbox has them: requests go to the agent, ends come back. */
 import { renameSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
 import type { AgentClient } from "../agent-client/agent-client.ts";
 import { errorChain, TskataError } from "../base/errors.ts";
 import type { VirtioDevice } from "../native.ts";
@@ -136,7 +137,7 @@ export class Containers {
     if (record === undefined || record.exitFile === "") return;
     const exit = { version: 1, waitStatus, oomKilled, endedAt: new Date().toISOString(), ...(reason === undefined ? {} : { reason }) };
     // The sandbox's working folder is the pod's, where the command line looks; nothing of a path is taken from elsewhere.
-    const file = `exit-${id}.json`;
+    const file = basename(record.exitFile);
     try {
       writeFileSync(`${file}.new`, JSON.stringify(exit), { mode: 0o600 });
       renameSync(`${file}.new`, file);

@@ -1,9 +1,10 @@
 /** Drives the built `tskata` command for VM tests: one scratch root a test file, bundles made by hand, and a check that nothing is left. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Readable } from "node:stream";
+import { busyboxRootfs } from "../../scripts/lib/busybox.ts";
 
 export const repository = resolve(import.meta.dirname, "../..");
 export const binary = process.env["TSKATA_BIN"] ?? join(repository, "dist/bin/tskata");
@@ -241,16 +242,4 @@ function readOrEmpty(file: string): string {
 function linkOrEmpty(file: string): string {
   const result = spawnSync("readlink", [file], { encoding: "utf8" });
   return result.status === 0 ? result.stdout.trim() : "";
-}
-
-/** A root filesystem of Debian's static busybox: every applet as a link, the folders a container expects, two users. */
-export function busyboxRootfs(folder: string): void {
-  for (const name of ["bin", "etc", "root", "tmp", "proc", "sys", "dev", "home/user"]) mkdirSync(join(folder, name), { recursive: true });
-  cpSync("/bin/busybox", join(folder, "bin/busybox"));
-  const applets = spawnSync("/bin/busybox", ["--list"], { encoding: "utf8" })
-    .stdout.split("\n")
-    .filter((name) => name !== "");
-  for (const applet of applets) if (applet !== "busybox") symlinkSync("busybox", join(folder, "bin", applet));
-  writeFileSync(join(folder, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n");
-  writeFileSync(join(folder, "etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n");
 }
