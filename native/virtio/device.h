@@ -26,6 +26,13 @@ class Device {
   virtual uint16_t max_queue_size() const = 0;
   // Copies configuration space from `offset`; bytes beyond its end read as zero.
   virtual void read_config(size_t offset, std::span<std::byte> out) const = 0;
+  // A write of the driver's to configuration space. A device without a writable field ignores it.
+  virtual void write_config(size_t /*offset*/, std::span<const std::byte> /*bytes*/) {}
+  // What the driver has accepted (FEATURES_OK, §3.1.1): told before the first queue starts.
+  virtual void set_features(uint64_t /*features*/) {}
+  // How the device says that its configuration space has changed (§2.5): given by the transport before the driver can see the device,
+  // callable from any thread until the device's end. Devices whose configuration never changes ignore it.
+  virtual void on_config_change(std::function<void()> /*changed*/) {}
 
   // The driver is ready (DRIVER_OK). One call a queue: vhost-user starts queues one by one.
   virtual void start_queue(size_t index, ActiveQueue queue) = 0;
