@@ -1,5 +1,6 @@
 // What a device backend is to the transport that attaches it. A device knows memory and queues, never its transport.
 #pragma once
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <span>
@@ -41,5 +42,11 @@ class Device {
   // The driver has reset the device or is gone: forget every connection and handle of the guest. All queues are stopped.
   virtual void reset() = 0;
 };
+
+// For read_config: the bytes of a configuration structure at `offset`, zeroes beyond its end.
+inline void copy_config(std::span<const std::byte> config, size_t offset, std::span<std::byte> out) {
+  std::ranges::fill(out, std::byte{0});
+  if (offset < config.size()) std::ranges::copy(config.subspan(offset, std::min(out.size(), config.size() - offset)), out.begin());
+}
 
 }  // namespace tskata::virtio

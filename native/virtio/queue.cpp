@@ -16,7 +16,8 @@ constexpr uint16_t avail_no_interrupt = 1;
 constexpr uint16_t used_no_notify = 1;
 constexpr size_t descriptor_bytes = 16;
 constexpr size_t ring_header_bytes = 4;  // flags, idx
-constexpr size_t used_element_bytes = 8;
+constexpr size_t used_element_bytes = sizeof(Used);
+static_assert(used_element_bytes == 8);
 
 std::span<std::byte> ring(const GuestMemory& memory, uint64_t address, uint64_t bytes, uint64_t alignment, const char* name) {
   if (address % alignment != 0) throw QueueFault(std::string(name) + " is not aligned");
@@ -130,12 +131,18 @@ void Queue::unpop() {
 }
 
 bool Queue::push(uint16_t head, uint32_t written) {
+  const Used one{head, written};
+  return push(std::span(&one, 1));
+}
+
+bool Queue::push(std::span<const Used> used) {
   const std::lock_guard lock(mutex_);
-  const UsedElement element{head, written};
-  const size_t slot = next_used_ & (size_ - 1);
-  std::memcpy(used_.data() + ring_header_bytes + used_element_bytes * slot, &element, sizeof element);
-  ++next_used_;
-  // Release: the driver must see the element and the buffer's bytes before the index that announces them (§2.7.14).
+  for (const Used& element : used) {
+    const size_t slot = next_used_ & (size_ - 1);
+    std::memcpy(used_.data() + ring_header_bytes + used_element_bytes * slot, &element, sizeof element);
+    ++next_used_;
+  }
+  // Release: the driver must see the elements and the buffer's bytes before the index that announces them (§2.7.14).
   field(used_, 2).store(next_used_, std::memory_order_release);
   // Full fence: our store of idx must be visible before we read the driver's wish for interrupts, else both sides may wait (§2.7.7.2).
   std::atomic_thread_fence(std::memory_order_seq_cst);

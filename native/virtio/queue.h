@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -36,6 +37,12 @@ struct Chain {
   size_t writable_bytes = 0;
 };
 
+// A buffer given back, as the used ring holds it (§2.7.8).
+struct Used {
+  uint32_t head;
+  uint32_t written;
+};
+
 struct QueueLayout {
   uint16_t size = 0;
   uint64_t descriptors = 0;  // guest-physical addresses
@@ -57,11 +64,16 @@ class Queue {
 
   // Returns a buffer with `written` bytes of its writable part filled. True when the driver wants an interrupt (§2.7.7).
   bool push(uint16_t head, uint32_t written);
+  // Several buffers that the driver must see at once, as those of one packet (§5.1.6.3.2): the index moves after the last is written.
+  bool push(std::span<const Used> used);
 
   // Asks for a notification on the next buffer, then says whether one is there already: the caller pops again if so, which
   // closes the race of §2.7.13.3.1 with a driver that adds just before.
   bool enable_notifications();
   void disable_notifications();
+
+  // The memory that the queue's addresses are in: for devices whose requests name further addresses.
+  const GuestMemory& memory() const { return *memory_; }
 
   // Index of the next buffer to pop: what a transport saves when the queue stops.
   uint16_t next_available() const;
@@ -73,11 +85,6 @@ class Queue {
     uint16_t flags;
     uint16_t next;
   };
-  struct UsedElement {
-    uint32_t id;
-    uint32_t length;
-  };
-
   // §2.7.5.3.1 says the queue's size; Linux drivers use indirect tables beyond it.
   size_t max_pieces() const { return size_t{size_} + 1024; }
   Descriptor read_descriptor(std::span<const std::byte> table, uint16_t index) const;

@@ -1,15 +1,12 @@
 // virtio-fs (virtio 1.2 §5.11): the FUSE server on virtqueues.
 #pragma once
 #include <array>
-#include <atomic>
 #include <memory>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "devices/fs/server.h"
-#include "linux/descriptor.h"
 #include "virtio/device.h"
+#include "virtio/queue_workers.h"
 
 namespace tskata::devices::fs {
 
@@ -22,7 +19,6 @@ struct FsOptions {
 class FsDevice final : public virtio::Device {
  public:
   explicit FsDevice(FsOptions options);
-  ~FsDevice() override;
 
   uint32_t device_id() const override { return 26; }
   uint64_t features() const override { return virtio::feature_indirect_desc | virtio::feature_event_idx; }
@@ -34,23 +30,9 @@ class FsDevice final : public virtio::Device {
   void reset() override;
 
  private:
-  // Workers of one queue. One of them waits for the next request and hands the wait to another before it serves: a slow request
-  // never keeps the next from being taken, and an idle queue wakes one thread.
-  struct Workers {
-    virtio::ActiveQueue queue;
-    os::Descriptor stop;
-    std::mutex turn;
-    std::vector<std::thread> threads;
-    bool broken = false;
-    std::atomic<bool> stopping = false;
-  };
-
-  void work(Workers& workers);
-  bool wait_for_request(Workers& workers, virtio::Chain& chain);
-
   FsOptions options_;
   Server server_;
-  std::array<std::unique_ptr<Workers>, 2> workers_;
+  std::array<std::unique_ptr<virtio::QueueWorkers>, 2> workers_;
 };
 
 }  // namespace tskata::devices::fs

@@ -13,11 +13,13 @@
 #include <future>
 
 #include "linux/unix_socket.h"
+#include "virtio/pieces.h"
 
 namespace tskata::devices::vsock {
 
 using os::checked;
 using os::Descriptor;
+using virtio::window;
 
 namespace {
 
@@ -32,32 +34,6 @@ constexpr size_t batch = 256;
 constexpr size_t max_round = 4096;
 
 void set_nonblocking(int fd) { checked(::fcntl(fd, F_SETFL, checked(::fcntl(fd, F_GETFL), "fcntl") | O_NONBLOCK), "fcntl"); }
-
-// Copies the first bytes of scattered guest memory; returns what is left of the pieces.
-std::vector<iovec> take_front(const std::vector<iovec>& pieces, std::span<std::byte> out) {
-  std::vector<iovec> rest;
-  for (const iovec& piece : pieces) {
-    const size_t taken = std::min(piece.iov_len, out.size());
-    std::memcpy(out.data(), piece.iov_base, taken);
-    out = out.subspan(taken);
-    if (taken < piece.iov_len) rest.push_back({static_cast<std::byte*>(piece.iov_base) + taken, piece.iov_len - taken});
-  }
-  return rest;
-}
-
-// The pieces after the first `skip` bytes, at most `limit` bytes of them.
-std::vector<iovec> window(std::span<const iovec> pieces, size_t skip, size_t limit) {
-  std::vector<iovec> out;
-  for (const iovec& piece : pieces) {
-    const size_t skipped = std::min(skip, piece.iov_len);
-    skip -= skipped;
-    const size_t length = std::min(piece.iov_len - skipped, limit);
-    if (length == 0) continue;
-    limit -= length;
-    out.push_back({static_cast<std::byte*>(piece.iov_base) + skipped, length});
-  }
-  return out;
-}
 
 }  // namespace
 
@@ -136,10 +112,7 @@ VsockDevice::~VsockDevice() {
 
 void VsockDevice::read_config(size_t offset, std::span<std::byte> out) const {
   // §5.10.4: guest_cid, little-endian; its upper 32 bits are zero.
-  std::array<std::byte, 8> config{};
-  std::memcpy(config.data(), &options_.guest_cid, sizeof options_.guest_cid);
-  std::ranges::fill(out, std::byte{0});
-  for (size_t i = 0; i < out.size() && offset + i < config.size(); ++i) out[i] = config[offset + i];
+  virtio::copy_config(std::as_bytes(std::span(&options_.guest_cid, 1)), offset, out);
 }
 
 // -- tasks from other threads ------------------------------------------------------------------------------------------
@@ -286,9 +259,9 @@ void VsockDevice::on_transmit() {
         ++taken;
         PacketHeader header{};
         if (chain.readable_bytes < sizeof header) throw virtio::QueueFault("vsock packet shorter than its header");
-        const std::vector<iovec> payload = take_front(chain.readable, {reinterpret_cast<std::byte*>(&header), sizeof header});
+        virtio::gather(chain.readable, std::as_writable_bytes(std::span(&header, 1)));
         if (header.length > chain.readable_bytes - sizeof header) throw virtio::QueueFault("vsock packet longer than its buffer");
-        receive_packet(header, window(payload, 0, header.length));
+        receive_packet(header, window(chain.readable, sizeof header, header.length));
         interrupt |= queue->push(chain.head, 0);
       }
       if (control_.size() >= max_control) break;  // fill_receive comes back here once there is room
@@ -525,11 +498,7 @@ bool VsockDevice::send_data(Connection& connection, virtio::Chain& chain) {
 }
 
 void VsockDevice::put_packet(virtio::Chain& chain, const PacketHeader& header, size_t payload) {
-  std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(&header), sizeof header);
-  for (const iovec& piece : window(chain.writable, 0, sizeof header)) {
-    std::memcpy(piece.iov_base, bytes.data(), piece.iov_len);
-    bytes = bytes.subspan(piece.iov_len);
-  }
+  virtio::scatter(std::as_bytes(std::span(&header, 1)), chain.writable);
   interrupt_receive_ |= queues_[receive_queue].queue->push(chain.head, static_cast<uint32_t>(sizeof header + payload));
 }
 
