@@ -94,6 +94,12 @@ struct VringAddress {
   uint64_t log;
 };
 
+struct ConfigHeader {
+  uint32_t offset;
+  uint32_t size;
+  uint32_t flags;
+};
+
 struct RegionMessage {
   uint64_t guest_address;
   uint64_t size;
@@ -218,6 +224,7 @@ class Session {
   Descriptor take_ring_fd(Message& message, Ring*& out);
   void set_memory(Message& message);
   void config(const Message& message);
+  void write_config(const Message& message);
   void maybe_start(size_t index);
   void stop(size_t index);
 
@@ -317,17 +324,19 @@ void Session::set_memory(Message& message) {
 }
 
 void Session::config(const Message& message) {
-  struct ConfigHeader {
-    uint32_t offset;
-    uint32_t size;
-    uint32_t flags;
-  };
   const auto asked = message.as<ConfigHeader>();
   if (asked.size > max_config || asked.offset > max_config) throw std::runtime_error("config access out of range");
   std::vector<std::byte> out(sizeof asked + asked.size);
   std::memcpy(out.data(), &asked, sizeof asked);
   device_.read_config(asked.offset, std::span(out).subspan(sizeof asked));
   send(message, out);
+}
+
+void Session::write_config(const Message& message) {
+  const auto asked = message.as<ConfigHeader>();
+  if (asked.size > max_config || asked.offset > max_config) throw std::runtime_error("config access out of range");
+  if (message.header.size < sizeof asked + asked.size) throw std::runtime_error("config message is too short");
+  device_.write_config(asked.offset, std::span(message.payload).subspan(sizeof asked, asked.size));
 }
 
 void Session::maybe_start(size_t index) {
@@ -355,6 +364,7 @@ void Session::handle(Message& message) {
     case get_features: return reply(message, device_.features() | virtio::feature_version_1 | feature_protocol);
     case set_features:
       features_ = message.as<uint64_t>();
+      device_.set_features(features_ & device_.features());
       // Without protocol features rings start enabled.
       if ((features_ & feature_protocol) == 0) {
         for (Ring& it : rings_) it.enabled = true;
@@ -363,9 +373,7 @@ void Session::handle(Message& message) {
     case get_protocol_features: return reply(message, supported_protocol);
     case set_protocol_features: protocol_ = message.as<uint64_t>(); return;
     case get_queue_num: return reply(message, uint64_t{rings_.size()});
-    case set_owner:
-    case set_config:  // neither device has a writable field
-      return;
+    case set_owner: return;
     case reset_owner:
     case reset_device:
       for (size_t index = 0; index < rings_.size(); ++index) stop(index);
@@ -425,6 +433,7 @@ void Session::handle(Message& message) {
       return maybe_start(state.index);
     }
     case get_config: return config(message);
+    case set_config: return write_config(message);
     case get_status: return reply(message, uint64_t{status_});
     case set_status: status_ = static_cast<uint8_t>(message.as<uint64_t>()); return;
     default: throw std::runtime_error("unknown request " + std::to_string(message.header.request));
