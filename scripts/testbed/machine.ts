@@ -1,0 +1,132 @@
+/** The testbed's machine: QEMU's command line, its file servers' and its kernel's; and the archive it boots from. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type ArchiveFile, cpio } from "./cpio.ts";
+import { loadOrder, readModulesDep, type TestbedKernel } from "./kernel.ts";
+
+/** From Debian's qemu-system-common. */
+export const VIRTIOFSD = "/usr/lib/qemu/virtiofsd";
+export const QEMU = "qemu-system-x86_64";
+/** Where --results appears. */
+export const RESULTS = "/results";
+
+/** Descriptors QEMU inherits, connected to us: the console and the two ports. */
+export const DESCRIPTORS = { console: 3, stdout: 4, stderr: 5 } as const;
+
+/** What the initramfs needs to reach the shared root; all else is loaded from there. */
+const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay"];
+
+export interface Machine {
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly memoryMib: number;
+  readonly vcpus: number;
+  /** virtiofs tag to the socket of its server. */
+  readonly shares: Readonly<Record<string, string>>;
+}
+
+export function qemuArguments(machine: Machine): string[] {
+  const shares = Object.entries(machine.shares).flatMap(([tag, socket]) => [
+    ...["-chardev", `socket,id=${tag},path=${escapeCommas(socket)}`],
+    ...["-device", `vhost-user-fs-pci,chardev=${tag},tag=${tag},queue-size=1024`],
+  ]);
+  return [
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "tskata-testbed"],
+    // EPYC is the newest model that TCG boots every time (guests under TCG have it too); svm is what KVM in there runs on.
+    ...["-machine", "q35,memory-backend=memory", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm"],
+    ...["-smp", String(machine.vcpus), "-m", `${machine.memoryMib}M`],
+    // Shared, because virtiofsd reads and writes in it; taken from the host as it is touched.
+    ...["-object", `memory-backend-memfd,id=memory,size=${machine.memoryMib}M,share=on`],
+    ...["-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", KERNEL_PARAMETERS.join(" ")],
+    ...["-chardev", `socket,id=console,fd=${DESCRIPTORS.console}`, "-serial", "chardev:console"],
+    ...["-device", "virtio-serial-pci"],
+    ...(["stdout", "stderr"] as const).flatMap((name, index) => [
+      ...["-chardev", `socket,id=${name},fd=${DESCRIPTORS[name]}`],
+      ...["-device", `virtserialport,chardev=${name},nr=${index + 1}`],
+    ]),
+    ...shares,
+  ];
+}
+
+const KERNEL_PARAMETERS = [
+  ...["console=ttyS0", "loglevel=4", "panic=-1"],
+  // TCG gives every vCPU the host's counter, yet the kernel finds them unsynchronized now and then and falls back to the slow HPET.
+  "tsc=reliable",
+  // Nothing hostile runs in here, and emulated mitigations cost as much as real ones.
+  ...["mitigations=off", "nokaslr", "audit=0", "nmi_watchdog=0"],
+  ...["random.trust_cpu=on", "cgroup_no_v1=all"],
+];
+
+/** virtiofsd over a read-only bind of the whole tree: in a mount namespace of its own, where it also leaves its pid file. */
+export function shareArguments(socket: string, source: string, writable: boolean): string[] {
+  const options = ["-o", `source=${writable ? source : "/mnt"}`, "-o", `cache=${writable ? "none" : "always"}`, "-o", "log_level=err"];
+  const script = [
+    ...(writable ? [] : [`mount --rbind ${shellQuote(source)} /mnt`, "mount -o remount,bind,ro /mnt"]),
+    "mount -t tmpfs tmpfs /run",
+    'exec "$0" "$@"',
+  ];
+  return [
+    ...["unshare", "--mount", "--propagation", "private", "sh", "-ec", script.join("; ")],
+    ...[VIRTIOFSD, `--socket-path=${socket}`, "--thread-pool-size=0", ...options],
+  ];
+}
+
+export interface Job {
+  readonly command: readonly string[];
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly marker: string;
+  readonly results: boolean;
+  /** Folders of the host below /tmp that stay visible. */
+  readonly kept: readonly string[];
+}
+
+/** Busybox, the scripts beside this file, early modules and the job. */
+export function initramfs(kernel: TestbedKernel, job: Job): Buffer {
+  const modules = loadOrder(EARLY_MODULES, readModulesDep(kernel));
+  const script = (name: string): Buffer => readFileSync(join(import.meta.dirname, name));
+  const files: ArchiveFile[] = [
+    { path: "bin/busybox", data: readFileSync("/bin/busybox"), mode: 0o755 },
+    { path: "init", data: script("init.sh"), mode: 0o755 },
+    { path: "main.sh", data: script("main.sh") },
+    ...modules.map((file) => ({ path: `modules/${baseName(file)}`, data: readFileSync(join(kernel.modules, file)) })),
+    { path: "modules/order", data: lines(modules.map(baseName)) },
+    { path: "job/settings", data: settings(kernel, job) },
+    { path: "job/kept", data: lines(job.kept) },
+    { path: "job/command", data: commandScript(job) },
+  ];
+  return cpio(files, ["proc", "sys", "dev", "host", "changes", "root", "bare"]);
+}
+
+function settings(kernel: TestbedKernel, { marker, results }: Job): string {
+  const values = { marker, results: results ? "yes" : "no", version: kernel.version, modules: kernel.modules };
+  return lines(Object.entries(values).map(([name, value]) => `${name}=${shellQuote(value)}`));
+}
+
+export function commandScript({ command, cwd, env }: Pick<Job, "command" | "cwd" | "env">): string {
+  const bad = Object.keys(env).find((name) => !/^[A-Za-z_]\w*$/.test(name));
+  if (bad !== undefined) throw new Error(`"${bad}" is no name of an environment variable`);
+  return lines([
+    `cd ${shellQuote(cwd)} || exit 127`,
+    ...Object.entries(env).map(([name, value]) => `export ${name}=${shellQuote(value)}`),
+    `exec ${command.map(shellQuote).join(" ")}`,
+  ]);
+}
+
+/** One word for a POSIX shell. */
+export function shellQuote(word: string): string {
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+function lines(of: readonly string[]): string {
+  return of.map((line) => `${line}\n`).join("");
+}
+
+function baseName(file: string): string {
+  return file.split("/").at(-1) ?? "";
+}
+
+/** In QEMU's option lists a comma is written twice. */
+function escapeCommas(value: string): string {
+  return value.replaceAll(",", ",,");
+}
