@@ -1,21 +1,21 @@
 /**
- * `npm test`: the set-up, then lint, types, unit tests, device tests, VM tests. `npm test -- unit` (or lint, types, device,
- * vm) does one of them; further words go to ava.
+ * `npm test`: the set-up, then lint, types, unit tests, device tests, VM tests, and VM tests on KVM. `npm test -- unit` (or lint,
+ * types, device, vm, kvm) does one of them; further words go to ava.
  */
 import { spawnSync } from "node:child_process";
 import { globSync } from "node:fs";
 import { join } from "node:path";
-import { pinnedNode, repository, step } from "./lib/steps.ts";
+import { debianRootfs } from "../test/helpers/debian.ts";
+import { pinnedNode, repository, say, step } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
+import { hostRunsKvm, runInTestbed } from "./testbed.ts";
 
 const modules = join(repository, "node_modules");
 
-function run(program: string, args: readonly string[]): void {
-  const { status, signal, error } = spawnSync(program, args, {
-    cwd: repository,
-    stdio: "inherit",
-    env: { ...process.env, NODE_OPTIONS: "--disable-warning=ExperimentalWarning" },
-  });
+const NODE_OPTIONS = "--disable-warning=ExperimentalWarning";
+
+function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): void {
+  const { status, signal, error } = spawnSync(program, args, { cwd: repository, stdio: "inherit", env: { ...process.env, NODE_OPTIONS, ...env } });
   if (error !== undefined) throw error;
   if (status !== 0) throw new Error(`${args.slice(0, 3).join(" ")}: ${signal ?? `exit ${status}`}`);
 }
@@ -28,9 +28,32 @@ function ava(folder: string, args: readonly string[]): void {
   node("ava/entrypoints/cli.mjs", [`test/${folder}/**/*.test.ts`, ...args]);
 }
 
+const AVA = join(modules, "ava/entrypoints/cli.mjs");
+/** One file at a time: two cores boot one emulated machine at a time well. */
+const ONE_BY_ONE = ["--serial", "--concurrency", "1"];
+
+/** What the VM tests use for the driver when they run on KVM; test/helpers/tskata.ts reads the variable. */
+const KVM_DRIVER = { TSKATA_TEST_DRIVER: process.env["TSKATA_TEST_DRIVER"] ?? "kvm" };
+const KVM_LIMIT_MS = 3_600_000;
+
+/** The VM tests on KVM: the host's where it works, else the testbed's. */
+async function kvm(args: readonly string[]): Promise<void> {
+  const command = [AVA, "test/vm/**/*.test.ts", ...ONE_BY_ONE, ...args];
+  if (hostRunsKvm()) {
+    say("  on this host's own /dev/kvm, no testbed needed");
+    run(pinnedNode, command, KVM_DRIVER);
+    return;
+  }
+  ava("testbed", ONE_BY_ONE);
+  debianRootfs(); // there is no network in there
+  const env = { NODE_OPTIONS, ...KVM_DRIVER };
+  const { status } = await runInTestbed({ command: [pinnedNode, ...command], cwd: repository, env, timeoutMs: KVM_LIMIT_MS });
+  if (status !== 0) throw new Error(`VM tests in the testbed: exit ${status}`);
+}
+
 const CPP = "native/**/*.{h,cpp}";
 
-const STAGES: Readonly<Record<string, (args: readonly string[]) => void>> = {
+const STAGES: Readonly<Record<string, (args: readonly string[]) => void | Promise<void>>> = {
   lint: () => {
     node("@biomejs/biome/bin/biome", ["ci", "--error-on-warnings", "."]);
     run("clang-format-14", ["--dry-run", "--Werror", ...globSync(CPP, { cwd: repository })]);
@@ -40,13 +63,13 @@ const STAGES: Readonly<Record<string, (args: readonly string[]) => void>> = {
   types: () => node("typescript/bin/tsc", ["--noEmit", "-p", "."]),
   unit: (args) => ava("unit", args),
   device: (args) => ava("device", args),
-  // One file at a time: two cores boot one emulated machine at a time well.
-  vm: (args) => ava("vm", ["--serial", "--concurrency", "1", ...args]),
+  vm: (args) => ava("vm", [...ONE_BY_ONE, ...args]),
+  kvm,
 };
 
 await setup();
 const [only, ...args] = process.argv.slice(2);
 if (only !== undefined && STAGES[only] === undefined) throw new Error(`there is no stage "${only}": ${Object.keys(STAGES).join(", ")}`);
 for (const [name, stage] of Object.entries(STAGES)) {
-  if (only === undefined || only === name) await step(name, async () => stage(only === undefined ? [] : args));
+  if (only === undefined || only === name) await step(name, async () => await stage(only === undefined ? [] : args));
 }

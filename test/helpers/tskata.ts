@@ -12,6 +12,9 @@ export const binary = process.env["TSKATA_BIN"] ?? join(repository, "dist/bin/ts
 /** Long enough for an emulated machine under load; no test asserts a time. */
 export const hangLimitMs = 180_000;
 
+/** Names the hypervisor driver that all commands of the VM tests use; empty: the configuration's own choice. */
+const testDriver = process.env["TSKATA_TEST_DRIVER"] ?? "";
+
 export interface Outcome {
   code: number | null;
   signal: NodeJS.Signals | null;
@@ -64,12 +67,26 @@ export class Scratch {
   readonly folder: string;
   readonly root: string;
   #bundles = 0;
+  /** TSKATA_CONFIG, unless a test gives one of its own. */
+  readonly #env: Readonly<Record<string, string>>;
   readonly #children = new Set<ChildProcess>();
 
   constructor(name: string) {
     this.folder = mkdtempSync(join(tmpdir(), `tskata-${name}-`));
     this.root = join(this.folder, "root");
     mkdirSync(this.root);
+    this.#env = testDriver === "" ? {} : { TSKATA_CONFIG: this.#driverConfig(testDriver) };
+  }
+
+  #driverConfig(driver: string): string {
+    const file = join(this.folder, "driver.toml");
+    writeFileSync(file, `[hypervisor]\ndriver = ${JSON.stringify(driver)}\n`);
+    return file;
+  }
+
+  /** The environment of every command; `own` is the test's. */
+  #environment(own: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+    return { ...process.env, ...this.#env, ...own };
   }
 
   /** Runs `tskata --root <scratch> …` to its end. */
@@ -89,7 +106,7 @@ export class Scratch {
   spawn(args: string[], options: RunOptions = {}): ChildProcess {
     const child = spawn(binary, ["--root", this.root, ...args], {
       cwd: options.cwd ?? this.folder,
-      env: { ...process.env, ...options.env },
+      env: this.#environment(options.env),
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.#children.add(child);
@@ -132,7 +149,7 @@ export class Scratch {
   async tryCreate(id: string, bundle: string, extra: string[] = []): Promise<Outcome> {
     const log = join(this.folder, `create-${id.replaceAll("/", "_")}.log`);
     const command = `exec "$0" "$@" </dev/null >"${join(this.folder, `${id.replaceAll("/", "_")}.out`)}" 2>"${log}"`;
-    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id]);
+    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id], { env: this.#environment() });
     const outcome = await outcomeOf(child, {});
     return { ...outcome, stderr: existsSync(log) ? readFileSync(log, "utf8") : "" };
   }
