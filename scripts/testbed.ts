@@ -63,6 +63,7 @@ export function hostRunsKvm(): boolean {
 /** Boots the testbed, runs the command in it, passes on what it prints and returns its status. */
 export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutcome> {
   const kernel = await testbedKernel();
+  if (options.results !== undefined) mkdirSync(options.results, { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), "tskata-testbed-"));
   const children: ChildProcess[] = [];
   const removeFolder = (): void => rmSync(folder, { recursive: true, force: true });
@@ -85,9 +86,15 @@ export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutc
     // Once booted all files are read and all sockets connected: then even our SIGKILL leaves nothing.
     return await runMachine(machine, { ...options, marker, children, booted: removeFolder });
   } finally {
-    for (const signal of SIGNALS) process.removeListener(signal, interrupted);
     end();
+    await Promise.all(children.map(exited)); // gigabytes are given back before we return
+    for (const signal of SIGNALS) process.removeListener(signal, interrupted);
   }
+}
+
+async function exited(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  await new Promise((ended) => child.once("exit", ended));
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -104,7 +111,6 @@ function jobOf({ command, cwd = process.cwd(), env = {}, results }: TestbedOptio
 /** A file server a shared tree. */
 async function startShares(folder: string, results: string | undefined, children: ChildProcess[]): Promise<Machine["shares"]> {
   const trees = { host: { source: "/", writable: false }, ...(results === undefined ? {} : { results: { source: resolve(results), writable: true } }) };
-  if (results !== undefined) mkdirSync(resolve(results), { recursive: true });
   const shares: Record<string, string> = {};
   for (const [tag, { source, writable }] of Object.entries(trees)) {
     const socket = join(folder, `${tag}.sock`);
@@ -139,7 +145,7 @@ async function runMachine(machine: Machine, options: Run): Promise<TestbedOutcom
   const console = tailOf(stream(qemu, DESCRIPTORS.console));
   const out = passOn(stream(qemu, DESCRIPTORS.stdout), marker, options.stdout ?? process.stdout);
   const err = passOn(stream(qemu, DESCRIPTORS.stderr), marker, options.stderr ?? process.stderr);
-  const describe = (what: string): string => `the testbed ${what}\n--- console\n${console()}\n--- QEMU\n${complaints()}`;
+  const describe = (what: string): string => `the testbed ${what}\n--- console\n${console()}\n--- QEMU\n${withoutExpected(complaints())}`;
 
   let bootMs: number | undefined;
   return await new Promise<TestbedOutcome>((done, fail) => {
@@ -164,6 +170,14 @@ async function runMachine(machine: Machine, options: Run): Promise<TestbedOutcom
       clearTimeout(limit);
     });
   });
+}
+
+/** TCG names every feature of the CPU model that it lacks. */
+function withoutExpected(complaints: string): string {
+  return complaints
+    .split("\n")
+    .filter((line) => !line.includes("TCG doesn't support requested feature"))
+    .join("\n");
 }
 
 /** Killed by the kernel when this process dies, however it dies. */

@@ -31,8 +31,8 @@ function packageName(): string {
   const { stdout } = spawnSync("apt-cache", ["depends", META_PACKAGE], { encoding: "utf8" });
   const known = /Depends: (linux-image-\S+)/.exec(stdout ?? "")?.[1];
   if (known !== undefined) return known;
-  const fetched = existsSync(cacheFolder) ? readdirSync(cacheFolder).filter((entry) => /^testbed-linux-image-[^.]+\.[^.]+\.\d+-\d+-[\w-]+$/.test(entry)) : [];
-  const newest = fetched.sort().at(-1);
+  const fetched = existsSync(cacheFolder) ? readdirSync(cacheFolder).filter((entry) => /^testbed-linux-image-.*-amd64$/.test(entry)) : [];
+  const newest = fetched.sort((one, other) => one.localeCompare(other, "en", { numeric: true })).at(-1);
   if (newest === undefined) throw new Error(`apt knows no ${META_PACKAGE}; try apt-get update`);
   return newest.slice("testbed-".length);
 }
