@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <stdexcept>
@@ -244,12 +245,59 @@ const std::vector<Breakage>& breakages() {
   return all;
 }
 
+Answer exchange(FrontEnd& front, size_t queue, std::span<const std::byte> readable, size_t room) {
+  std::vector<RingDescriptor> pieces;
+  if (!readable.empty()) {
+    const uint64_t at = front.allocate(readable.size());
+    std::ranges::copy(readable, front.at(at, readable.size()).begin());
+    pieces.push_back({at, static_cast<uint32_t>(readable.size()), 0, 0});
+  }
+  const uint64_t out = front.allocate(room);
+  std::ranges::fill(front.at(out, room), std::byte{0xee});
+  if (room > 0) pieces.push_back({out, static_cast<uint32_t>(room), flag_write, 0});
+  const uint16_t head = front.queue(queue).add(pieces);
+  front.kick(queue);
+  const Used used = front.wait_used(queue);
+  expect(used.head == head, "the buffer that came back");
+  const auto bytes = front.at(out, room);
+  return {used.length, {bytes.begin(), bytes.end()}};
+}
+
+void expect_stop(FrontEnd& front, size_t queue, std::span<const RingDescriptor> pieces) {
+  front.queue(queue).add(pieces);
+  const uint64_t at = front.allocate(64);
+  for (int i = 0; i < 2; ++i) {
+    front.kick(queue);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    expect(!front.queue(queue).take(), "nothing comes back");
+    front.queue(queue).add(std::array{RingDescriptor{at, 64, flag_write, 0}});
+  }
+}
+
+void add_breakages(std::vector<Case>& out, const std::string& device, size_t queue, const std::function<std::shared_ptr<virtio::Device>()>& make,
+                   const std::function<void(FrontEnd&)>& works) {
+  for (const Breakage& how : breakages()) {
+    out.push_back({device + ": " + how.name, [=, &how] {
+                     FrontEnd front(make());
+                     how.make(front, queue);
+                     front.kick(queue);
+                     std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                     expect(!front.queue(queue).take(), "nothing comes back");
+                     front.stop_queue(queue);
+                     front.start_queue(queue);
+                     works(front);
+                   }});
+  }
+}
+
 }  // namespace tskata::testing
 
 int main(int count, char** arguments) {
   using namespace tskata::testing;
   std::vector<Case> cases;
-  for (const auto& part : {transport_cases(), vsock_cases(), fs_cases()}) cases.insert(cases.end(), part.begin(), part.end());
+  for (const auto& part : {transport_cases, vsock_cases, fs_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases}) {
+    std::ranges::move(part(), std::back_inserter(cases));
+  }
   const std::string wanted = count == 2 ? arguments[1] : "--list";
   for (const Case& one : cases) {
     if (wanted == "--list") {

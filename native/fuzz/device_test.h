@@ -24,6 +24,12 @@ struct Case {
 std::vector<Case> transport_cases();
 std::vector<Case> vsock_cases();
 std::vector<Case> fs_cases();
+std::vector<Case> rng_cases();
+std::vector<Case> pmem_cases();
+std::vector<Case> balloon_cases();
+std::vector<Case> blk_cases();
+std::vector<Case> console_cases();
+std::vector<Case> net_cases();
 
 // Throws with the text and the place.
 void expect(bool holds, const std::string& what, int line = __builtin_LINE(), const char* file = __builtin_FILE());
@@ -51,6 +57,7 @@ enum Message : uint32_t {
   get_queue_num = 17,
   set_vring_enable = 18,
   get_config = 24,
+  set_config = 25,
 };
 
 struct VringState {
@@ -121,5 +128,20 @@ struct Breakage {
   std::function<void(FrontEnd&, size_t queue)> make;
 };
 const std::vector<Breakage>& breakages();
+
+// What the device has done with one buffer.
+struct Answer {
+  uint32_t written;
+  std::vector<std::byte> bytes;  // the whole writable part
+};
+// Sends one buffer: what the device may read, and room for so many bytes, which are 0xee before.
+Answer exchange(FrontEnd& front, size_t queue, std::span<const std::byte> readable, size_t room);
+
+// The device returns nothing for these pieces, and no more for what follows on the queue: it has stopped.
+void expect_stop(FrontEnd& front, size_t queue, std::span<const RingDescriptor> pieces);
+
+// A case for each way to break `queue`: it stops, and `works` holds once it has been set up anew.
+void add_breakages(std::vector<Case>& out, const std::string& device, size_t queue, const std::function<std::shared_ptr<virtio::Device>()>& make,
+                   const std::function<void(FrontEnd&)>& works);
 
 }  // namespace tskata::testing
