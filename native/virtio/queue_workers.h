@@ -25,7 +25,7 @@ class QueueReader {
   // one thread, and a slow request never keeps the next from being taken.
   bool take(Chain& chain);
 
-  // Until `fd` is ready (poll events; errors of it count as ready); false once stopped.
+  // Until `fd` is ready (poll events; errors of it count as ready), never for -1; false once stopped.
   bool wait_for(int fd, short events) const;
 
   // Returns buffers and interrupts the driver when it wants that.
