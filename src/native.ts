@@ -50,7 +50,7 @@ export interface FdReceiver {
 
 /** A virtio device backend that a transport can attach. */
 export interface VirtioDevice {
-  readonly kind: "vsock" | "fs";
+  readonly kind: "vsock" | "fs" | "blk" | "rng" | "balloon" | "pmem" | "net";
   close(): void;
 }
 
@@ -150,6 +150,29 @@ export interface Native {
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
   /** virtio-fs over the folder `root`. */
   createFs(options: { root: string; tag: string; threads: number }): VirtioDevice;
+  /**
+   * virtio-blk: a regular file or block device as a disk of whole 512-byte sectors. A descriptor stays the caller's. `id` (at most
+   * 20 bytes) is what the guest sees as the serial number.
+   */
+  createBlk(options: ({ path: string } | { fd: number }) & { readonly: boolean; id: string }): VirtioDevice;
+  /** virtio-rng: the host's random bytes. */
+  createRng(): VirtioDevice;
+  /** virtio-balloon with free page reporting. Pages given up go back to the host at once. */
+  createBalloon(): VirtioDevice;
+  /** Asks the guest to give up so many pages of 4096 bytes in all; it comes there as it can, or never. */
+  setBalloonTarget(balloon: VirtioDevice, pages: number): void;
+  /** Pages that the guest's driver says it has given up. */
+  balloonActual(balloon: VirtioDevice): number;
+  /**
+   * virtio-pmem: tells the guest of a file mapped at `guestAddress` (whole pages), which is the VMM's to map. `fd` is synced when the guest
+   * flushes and stays the caller's; without it the memory is of an image that nobody writes.
+   */
+  createPmem(options: { guestAddress: bigint; size: bigint; fd?: number }): VirtioDevice;
+  /**
+   * virtio-net on tap descriptors made with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, which stay the caller's: one a pair of queues, with
+   * IFF_MULTI_QUEUE when there are several. `mac` has 6 bytes; an `mtu` of 0 is not told.
+   */
+  createNet(options: { taps: number[]; mac: Uint8Array; mtu: number }): VirtioDevice;
   /** Frequency of the host's time stamp counter in kHz, measured for 10 ms; 0 where there is none. */
   tscKhz(): number;
   serveVhostUser(device: VirtioDevice, socketPath: string): VhostUserServer;

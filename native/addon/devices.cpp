@@ -1,9 +1,15 @@
 // The addon's devices: virtio backends and the vhost-user servers that attach them.
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include "addon/exports.h"
 #include "addon/napi.h"
+#include "devices/balloon/balloon.h"
+#include "devices/blk/blk.h"
 #include "devices/fs/fs.h"
+#include "devices/net/net.h"
+#include "devices/pmem/pmem.h"
+#include "devices/rng/rng.h"
 #include "devices/vsock/vsock.h"
 #include "linux/tsc.h"
 #include "linux/unix_socket.h"
@@ -111,6 +117,81 @@ Napi::Value create_fs(const Napi::CallbackInfo& info) {
   });
 }
 
+// A device owns its descriptors; the caller's stays the caller's, as everywhere in the addon.
+os::Descriptor duplicate(const Napi::Value& fd) {
+  return os::Descriptor(os::checked(::fcntl(fd.As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 3), "dup"));
+}
+
+uint64_t to_uint64(const Napi::Value& value, const char* name) {
+  bool lossless = false;
+  const uint64_t out = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw std::runtime_error(std::string(name) + " must have 64 bits");
+  return out;
+}
+
+Napi::Value create_blk(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env) {
+    const Napi::Object from = info[0].As<Napi::Object>();
+    devices::blk::BlkOptions options;
+    options.readonly = from.Get("readonly").As<Napi::Boolean>();
+    options.id = from.Get("id").As<Napi::String>();
+    options.file = from.Has("fd") ? duplicate(from.Get("fd")) : devices::blk::open_disk(from.Get("path").As<Napi::String>(), options.readonly);
+    return DeviceHandle::make("blk", std::make_shared<devices::blk::BlkDevice>(std::move(options)));
+  });
+}
+
+Napi::Value create_rng(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env) { return DeviceHandle::make("rng", std::make_shared<devices::rng::RngDevice>()); });
+}
+
+Napi::Value create_pmem(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env) {
+    const Napi::Object from = info[0].As<Napi::Object>();
+    devices::pmem::PmemOptions options;
+    options.guest_address = to_uint64(from.Get("guestAddress"), "guestAddress");
+    options.size = to_uint64(from.Get("size"), "size");
+    if (from.Has("fd")) options.file = duplicate(from.Get("fd"));
+    return DeviceHandle::make("pmem", std::make_shared<devices::pmem::PmemDevice>(std::move(options)));
+  });
+}
+
+Napi::Value create_net(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env) {
+    const Napi::Object from = info[0].As<Napi::Object>();
+    devices::net::NetOptions options;
+    const Napi::Array taps = from.Get("taps").As<Napi::Array>();
+    for (uint32_t i = 0; i < taps.Length(); ++i) options.taps.push_back(duplicate(taps.Get(i)));
+    const auto mac = from.Get("mac").As<Napi::Uint8Array>();
+    if (mac.ByteLength() != options.mac.size()) throw std::runtime_error("mac must have 6 bytes");
+    std::memcpy(options.mac.data(), mac.Data(), options.mac.size());
+    const uint32_t mtu = from.Get("mtu").As<Napi::Number>().Uint32Value();
+    if (mtu > UINT16_MAX) throw std::runtime_error("mtu must be at most 65535");
+    options.mtu = static_cast<uint16_t>(mtu);
+    return DeviceHandle::make("net", std::make_shared<devices::net::NetDevice>(std::move(options)));
+  });
+}
+
+Napi::Value create_balloon(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env) { return DeviceHandle::make("balloon", std::make_shared<devices::balloon::BalloonDevice>()); });
+}
+
+std::shared_ptr<devices::balloon::BalloonDevice> balloon_of(const Napi::Value& value) {
+  auto out = std::dynamic_pointer_cast<devices::balloon::BalloonDevice>(DeviceHandle::Unwrap(value.As<Napi::Object>())->device());
+  if (!out) throw std::runtime_error("not a balloon device");
+  return out;
+}
+
+Napi::Value set_balloon_target(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env env) {
+    balloon_of(info[0])->set_target(info[1].As<Napi::Number>().Uint32Value());
+    return env.Undefined();
+  });
+}
+
+Napi::Value balloon_actual(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env env) { return Napi::Number::New(env, balloon_of(info[0])->actual()); });
+}
+
 Napi::Value connect_vsock(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     DeviceHandle* const handle = DeviceHandle::Unwrap(info[0].As<Napi::Object>());
@@ -148,6 +229,13 @@ void export_devices(Napi::Env env, Napi::Object exports) {
   ServerHandle::define(env);
   exports.Set("createVsock", Napi::Function::New<create_vsock>(env, "createVsock"));
   exports.Set("createFs", Napi::Function::New<create_fs>(env, "createFs"));
+  exports.Set("createBlk", Napi::Function::New<create_blk>(env, "createBlk"));
+  exports.Set("createRng", Napi::Function::New<create_rng>(env, "createRng"));
+  exports.Set("createPmem", Napi::Function::New<create_pmem>(env, "createPmem"));
+  exports.Set("createNet", Napi::Function::New<create_net>(env, "createNet"));
+  exports.Set("createBalloon", Napi::Function::New<create_balloon>(env, "createBalloon"));
+  exports.Set("setBalloonTarget", Napi::Function::New<set_balloon_target>(env, "setBalloonTarget"));
+  exports.Set("balloonActual", Napi::Function::New<balloon_actual>(env, "balloonActual"));
   exports.Set("connectVsock", Napi::Function::New<connect_vsock>(env, "connectVsock"));
   exports.Set("tscKhz", Napi::Function::New<tsc_khz>(env, "tscKhz"));
   exports.Set("serveVhostUser", Napi::Function::New<serve_vhost_user>(env, "serveVhostUser"));
