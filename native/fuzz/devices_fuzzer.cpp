@@ -1,5 +1,5 @@
-// Fuzzes the devices with a thread a queue: the first byte chooses one of rng, pmem, balloon, blk and net; the rest is a script of what a
-// driver puts in its queues and of configuration, features, stops and resets meanwhile.
+// Fuzzes the devices with a thread a queue: the first number chooses one of rng, pmem, balloon, blk and net; the rest is a script of what a
+// driver puts in its queues and of configuration, features, stops and resets meanwhile. Or the serial port: a script of port accesses.
 //
 // Buffers are of about the right form most of the time (a header that the device knows, room for the answer), cut into descriptors at
 // will; one in some is anything at all. What must hold whatever the script says: nothing outside guest memory is touched (sanitizers),
@@ -21,6 +21,7 @@
 
 #include "devices/balloon/balloon.h"
 #include "devices/blk/blk.h"
+#include "devices/console/uart.h"
 #include "devices/net/net.h"
 #include "devices/pmem/pmem.h"
 #include "devices/rng/rng.h"
@@ -71,8 +72,8 @@ Descriptor disk() {
 
 class Machine {
  public:
-  explicit Machine(FuzzedDataProvider& input) {
-    make_device(input.ConsumeIntegralInRange(0, 6));
+  Machine(int which, FuzzedDataProvider& input) {
+    make_device(which);
     guest_ = std::make_shared<const virtio::GuestMemory>(std::vector<virtio::MemoryRegion>{{base, memory_.bytes}});
     const uint64_t offered = device_->features();
     features_ = offered & (input.ConsumeBool() ? UINT64_MAX : input.ConsumeIntegral<uint64_t>());
@@ -334,11 +335,35 @@ class Machine {
   std::set<size_t> wild_;                         // queues that the script has broken
 };
 
+// A port whose interrupt is a level: told only when it changes, and never on where the guest has enabled none.
+void serial_port(FuzzedDataProvider& input) {
+  bool line = false;
+  devices::console::Uart uart([](uint8_t) {},
+                              [&](bool level) {
+                                require(level != line, "only changes are told");
+                                line = level;
+                              });
+  while (input.remaining_bytes() > 0) {
+    const unsigned offset = input.ConsumeIntegralInRange(0u, 9u);
+    if (input.ConsumeBool()) uart.write(offset, input.ConsumeIntegral<uint8_t>());
+    else uart.read(offset);
+  }
+  uart.write(3, 0);
+  uart.write(1, 0);
+  require(!line, "no interrupt that is not enabled");
+  require((uart.read(5) & 0x60) == 0x60, "always ready to send");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzedDataProvider input(data, size);
-  Machine machine(input);
+  const int which = input.ConsumeIntegralInRange(0, 7);
+  if (which == 7) {
+    serial_port(input);
+    return 0;
+  }
+  Machine machine(which, input);
   for (int i = 0; i < max_steps && input.remaining_bytes() > 0; ++i) machine.step(input);
   machine.end();
   return 0;
