@@ -39,7 +39,7 @@ const KVM_LIMIT_MS = 3_600_000;
 /** The VM tests on KVM: the host's where it works, else the testbed's. */
 async function kvm(args: readonly string[]): Promise<void> {
   const command = [AVA, "test/vm/**/*.test.ts", ...ONE_BY_ONE, ...args];
-  if (hostRunsKvm()) {
+  if (await hostRunsKvm()) {
     say("  on this host's own /dev/kvm, no testbed needed");
     run(pinnedNode, command, KVM_DRIVER);
     return;

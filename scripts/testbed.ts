@@ -11,7 +11,7 @@ import { constants, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { parseArgs } from "node:util";
-import { probeKvm } from "../src/host/probe.ts";
+import { probeKvm } from "../src/host/kvm-probe.ts";
 import { cacheFolder, repository, say } from "./lib/steps.ts";
 import { testbedKernel } from "./testbed/kernel.ts";
 import { DESCRIPTORS, initramfs, type Machine, QEMU, qemuArguments, shareArguments } from "./testbed/machine.ts";
@@ -55,9 +55,8 @@ const CONSOLE_TAIL_BYTES = 4096;
 const POLL_MS = 10;
 
 /** Whether /dev/kvm of this host runs our machines: then no testbed is needed. */
-export function hostRunsKvm(): boolean {
-  const { permission, cpuFlag } = probeKvm();
-  return permission && cpuFlag !== undefined;
+export async function hostRunsKvm(): Promise<boolean> {
+  return (await probeKvm()).works;
 }
 
 /** Boots the testbed, runs the command in it, passes on what it prints and returns its status. */

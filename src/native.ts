@@ -173,9 +173,81 @@ export interface Native {
    * IFF_MULTI_QUEUE when there are several. `mac` has 6 bytes; an `mtu` of 0 is not told.
    */
   createNet(options: { taps: number[]; mac: Uint8Array; mtu: number }): VirtioDevice;
+  /** Opens KVM's device file. */
+  openKvm(path: string): KvmSystem;
   /** Frequency of the host's time stamp counter in kHz, measured for 10 ms; 0 where there is none. */
   tscKhz(): number;
   serveVhostUser(device: VirtioDevice, socketPath: string): VhostUserServer;
+}
+
+/** /dev/kvm (KVM API §4). Byte layouts are the kernel's structures. */
+export interface KvmSystem {
+  readonly apiVersion: number;
+  /** KVM_CHECK_EXTENSION: 0 when it is not there. */
+  capability(number: number): number;
+  /** kvm_cpuid_entry2[]. */
+  supportedCpuid(): Buffer;
+  /** Registers that make up a vCPU's state. */
+  msrIndices(): number[];
+  createMachine(): KvmMachine;
+  close(): void;
+}
+
+export interface KvmEnding {
+  readonly kind: "reset" | "shutdown" | "halt" | "internal-error" | "entry-failure" | "system-event" | "unknown-exit" | "error";
+  readonly vcpu: number;
+  /** Suberror, hardware reason, event type, exit reason or errno. */
+  readonly detail: bigint;
+  readonly instruction: bigint;
+}
+
+export type VcpuStatePart = "regs" | "sregs" | "fpu" | "xsave" | "xcrs" | "lapic" | "events" | "debugregs" | "mp_state";
+export type MachineStatePart = "clock" | "pic-master" | "pic-slave" | "ioapic";
+
+/** A virtual machine. Addresses and sizes are in bytes, in the guest's physical address space. */
+export interface KvmMachine {
+  /** Why it stopped by itself; never settles for one that is closed. */
+  readonly ended: Promise<KvmEnding>;
+  // -- before it runs, in this order
+  addMemory(address: number, bytes: number): void;
+  /** A whole file, read-only for the guest, zeros behind it up to `bytes`; its pages are shared by all who show it. */
+  addFile(address: number, path: string, bytes: number): void;
+  createIrqchip(): void;
+  createVcpu(): number;
+  /** A 16550A whose output goes to a log file of bounded size. */
+  addUart(port: number, line: number, log: string): void;
+  /** A port where the pulse on the keyboard controller's reset line ends the machine. */
+  addResetPort(port: number): void;
+  /** A virtio-mmio slot of 4 KiB, a placeholder until a device is attached. */
+  addSlot(address: number, line: number): number;
+  // -- memory
+  write(address: number, bytes: Uint8Array): void;
+  read(address: number, bytes: number): Buffer;
+  /** Reads a file's bytes straight into memory. */
+  load(address: number, fd: number, fileOffset: number, bytes: number): void;
+  /** One bit a page written since the last call; the first call begins the log. */
+  dirtyLog(address: number): Buffer;
+  // -- state: only while no vCPU runs
+  vcpuState(vcpu: number, part: VcpuStatePart): Buffer;
+  setVcpuState(vcpu: number, part: VcpuStatePart, bytes: Uint8Array): void;
+  setCpuid(vcpu: number, entries: Uint8Array): void;
+  /** kvm_msr_entry[], as many as could be read before one was refused. */
+  msrs(vcpu: number, entries: Uint8Array): Buffer;
+  setMsrs(vcpu: number, entries: Uint8Array): number;
+  state(part: MachineStatePart): Buffer;
+  setState(part: MachineStatePart, bytes: Uint8Array): void;
+  // -- while it runs
+  attach(slot: number, device: VirtioDevice): void;
+  start(): void;
+  /** Returns when every vCPU has left the guest with its last access completed. */
+  pause(): void;
+  resume(): void;
+  /** Exits to this process by cause ("io 0x3f8", "mmio 0xd0000000"), one record a vCPU. */
+  exits(): Record<string, number>[];
+  /** KVM's own counters, one record a vCPU. */
+  statistics(): Record<string, number>[];
+  /** Ends the vCPUs, stops the devices' queues and unmaps the memory; idempotent. */
+  close(): void;
 }
 
 export interface PacketSocket {

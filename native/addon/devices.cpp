@@ -1,4 +1,6 @@
 // The addon's devices: virtio backends and the vhost-user servers that attach them.
+#include "addon/devices.h"
+
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -223,6 +225,11 @@ Napi::Value serve_vhost_user(const Napi::CallbackInfo& info) {
 Napi::Value tsc_khz(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), os::tsc_khz()); }
 
 }  // namespace
+
+std::shared_ptr<virtio::Device> device_of(const Napi::Value& handle) {
+  if (!handle.IsObject() || !handle.As<Napi::Object>().InstanceOf(DeviceHandle::constructor().Value())) throw std::invalid_argument("not a device");
+  return DeviceHandle::Unwrap(handle.As<Napi::Object>())->device();
+}
 
 void export_devices(Napi::Env env, Napi::Object exports) {
   DeviceHandle::define(env);

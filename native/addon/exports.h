@@ -12,4 +12,6 @@ void export_launch(Napi::Env env, Napi::Object exports);   // launcher: plan to 
 void export_locks(Napi::Env env, Napi::Object exports);    // flock
 void export_devices(Napi::Env env, Napi::Object exports);  // virtio devices and vhost-user servers
 
+void export_kvm(Napi::Env env, Napi::Object exports);  // /dev/kvm, virtual machines
+
 }  // namespace tskata::addon

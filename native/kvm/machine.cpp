@@ -1,0 +1,178 @@
+// ioctls of a virtual machine.
+#include "kvm/machine.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <stdexcept>
+
+namespace tskata::kvm {
+
+namespace {
+
+// Three pages that Intel's hardware needs for itself, where neither memory nor devices are (KVM API §4.9x, KVM_SET_TSS_ADDR).
+constexpr uint64_t identity_map_address = 0xfffb'c000;
+constexpr uint64_t tss_address = identity_map_address + 0x1000;
+
+constexpr std::array<std::string_view, 3> irqchips{"pic-master", "pic-slave", "ioapic"};  // KVM_IRQCHIP_* in this order
+
+}  // namespace
+
+Machine::Machine(const System& system, std::function<void(Ending)> ended)
+    : fd_(KVM_IOCTL(system.fd(), KVM_CREATE_VM, 0)),
+      run_bytes_(static_cast<size_t>(KVM_IOCTL(system.fd(), KVM_GET_VCPU_MMAP_SIZE, 0))),
+      ended_(std::move(ended)) {}
+
+Machine::~Machine() { stop(); }
+
+void Machine::add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags) {
+  if (memory_->view != nullptr) throw std::logic_error("memory is added before devices see it");
+  const std::span<std::byte> bytes = mapping.bytes();
+  const kvm_userspace_memory_region region{static_cast<uint32_t>(slots_.size()), flags, guest_address, bytes.size(),
+                                           reinterpret_cast<uint64_t>(bytes.data())};
+  KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region);
+  slots_.push_back({region, bytes.size()});
+  memory_->mappings.push_back(std::move(mapping));
+}
+
+void Machine::add_memory(uint64_t guest_address, size_t bytes) { add_slot(Mapping(bytes), guest_address, 0); }
+
+void Machine::add_file(uint64_t guest_address, int fd, size_t bytes) { add_slot(Mapping(fd, bytes), guest_address, KVM_MEM_READONLY); }
+
+void Machine::create_irqchip() {
+  uint64_t identity = identity_map_address;
+  KVM_IOCTL(fd_.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity);
+  KVM_IOCTL(fd_.get(), KVM_SET_TSS_ADDR, tss_address);
+  KVM_IOCTL(fd_.get(), KVM_CREATE_IRQCHIP, 0);
+}
+
+unsigned Machine::create_vcpu() {
+  const auto id = static_cast<unsigned>(vcpus_.size());
+  vcpus_.push_back(std::make_unique<Vcpu>(fd_.get(), id, run_bytes_, ports_, mmio_, [this](Ending reason) { end(std::move(reason)); }));
+  return id;
+}
+
+void Machine::add_irqfd(int fd, uint32_t line) {
+  kvm_irqfd request{};
+  request.fd = static_cast<uint32_t>(fd);
+  request.gsi = line;
+  KVM_IOCTL(fd_.get(), KVM_IRQFD, &request);
+}
+
+static kvm_ioeventfd notification(int fd, uint64_t address, uint32_t value, uint32_t flags) {
+  kvm_ioeventfd request{};
+  request.datamatch = value;
+  request.addr = address;
+  request.len = 4;
+  request.fd = fd;
+  request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | flags;
+  return request;
+}
+
+void Machine::add_ioeventfd(int fd, uint64_t address, uint32_t value) {
+  const kvm_ioeventfd request = notification(fd, address, value, 0);
+  KVM_IOCTL(fd_.get(), KVM_IOEVENTFD, &request);
+}
+
+void Machine::remove_ioeventfd(int fd, uint64_t address, uint32_t value) {
+  const kvm_ioeventfd request = notification(fd, address, value, KVM_IOEVENTFD_FLAG_DEASSIGN);
+  KVM_IOCTL(fd_.get(), KVM_IOEVENTFD, &request);
+}
+
+std::shared_ptr<const virtio::GuestMemory> Machine::memory() {
+  if (memory_->view == nullptr) {
+    std::vector<virtio::MemoryRegion> regions;
+    for (size_t i = 0; i < slots_.size(); ++i) regions.push_back({slots_[i].region.guest_phys_addr, memory_->mappings[i].bytes()});
+    memory_->view = std::make_unique<virtio::GuestMemory>(std::move(regions));
+  }
+  return {memory_, memory_->view.get()};
+}
+
+std::span<std::byte> Machine::slice(uint64_t guest_address, uint64_t bytes) {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const uint64_t base = slots_[i].region.guest_phys_addr;
+    const std::span<std::byte> all = memory_->mappings[i].bytes();
+    if (guest_address < base || guest_address - base >= all.size()) continue;
+    if (bytes > all.size() - (guest_address - base)) break;
+    return all.subspan(guest_address - base, bytes);
+  }
+  throw std::out_of_range("no such range of guest memory");
+}
+
+std::vector<uint64_t> Machine::dirty_log(uint64_t guest_address) {
+  for (Slot& slot : slots_) {
+    if (slot.region.guest_phys_addr != guest_address) continue;
+    std::vector<uint64_t> bitmap((slot.bytes / 4096 + 63) / 64);
+    if ((slot.region.flags & KVM_MEM_LOG_DIRTY_PAGES) == 0) {
+      slot.region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
+      KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &slot.region);
+      return bitmap;
+    }
+    kvm_dirty_log request{};
+    request.slot = slot.region.slot;
+    request.dirty_bitmap = bitmap.data();
+    KVM_IOCTL(fd_.get(), KVM_GET_DIRTY_LOG, &request);
+    return bitmap;
+  }
+  throw std::out_of_range("no memory slot begins there");
+}
+
+Vcpu& Machine::vcpu(unsigned id) {
+  if (id >= vcpus_.size()) throw std::out_of_range("no such vCPU");
+  return *vcpus_[id];
+}
+
+void Machine::start() {
+  for (const auto& it : vcpus_) it->start();
+}
+
+void Machine::pause() {
+  for (const auto& it : vcpus_) it->pause();
+}
+
+void Machine::resume() {
+  for (const auto& it : vcpus_) it->resume();
+}
+
+void Machine::stop() {
+  for (const auto& it : vcpus_) it->stop();
+}
+
+void Machine::end(Ending reason) {
+  {
+    const std::lock_guard lock(end_mutex_);
+    if (std::exchange(over_, true)) return;
+  }
+  ended_(std::move(reason));
+}
+
+std::vector<std::byte> Machine::state(std::string_view part) const {
+  if (part == "clock") {
+    std::vector<std::byte> out(sizeof(kvm_clock_data));
+    KVM_IOCTL(fd_.get(), KVM_GET_CLOCK, out.data());
+    return out;
+  }
+  for (size_t id = 0; id < irqchips.size(); ++id) {
+    if (irqchips[id] != part) continue;
+    kvm_irqchip chip{};
+    chip.chip_id = static_cast<uint32_t>(id);
+    KVM_IOCTL(fd_.get(), KVM_GET_IRQCHIP, &chip);
+    std::vector<std::byte> out(sizeof chip);
+    std::memcpy(out.data(), &chip, sizeof chip);
+    return out;
+  }
+  throw std::invalid_argument("no such part of a machine's state: " + std::string(part));
+}
+
+void Machine::set_state(std::string_view part, std::span<const std::byte> bytes) {
+  const size_t size = part == "clock" ? sizeof(kvm_clock_data) : sizeof(kvm_irqchip);
+  if (bytes.size() != size) throw std::invalid_argument("machine state " + std::string(part) + " of a wrong size");
+  if (part == "clock") {
+    KVM_IOCTL(fd_.get(), KVM_SET_CLOCK, bytes.data());
+    return;
+  }
+  if (std::ranges::find(irqchips, part) == irqchips.end()) throw std::invalid_argument("no such part of a machine's state");
+  KVM_IOCTL(fd_.get(), KVM_SET_IRQCHIP, bytes.data());
+}
+
+}  // namespace tskata::kvm

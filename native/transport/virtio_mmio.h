@@ -1,0 +1,74 @@
+// virtio over memory-mapped registers, version 2 (virtio 1.2 §4.2): attaches a device backend to a machine in this process.
+#pragma once
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "linux/descriptor.h"
+#include "virtio/device.h"
+
+namespace tskata::transport {
+
+// One slot of the machine. Without a device it is a placeholder (device id 0, which drivers pass over, §4.2.3.1.1) that may be given one
+// later. Accesses come from vCPU threads, several at a time; interrupts from device threads.
+class VirtioMmio {
+ public:
+  static constexpr uint64_t size = 0x1000;            // bytes of address space: registers, then configuration space
+  static constexpr uint64_t notify_register = 0x050;  // a write of a queue's index is what ioeventfds listen for
+
+  // `raise` signals the slot's interrupt line; callable from any thread.
+  VirtioMmio(std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise);
+  ~VirtioMmio();  // the vCPUs have stopped; stops the device's queues
+
+  // Gives the placeholder its identity, once.
+  void attach(std::shared_ptr<virtio::Device> device);
+  // Becomes readable when the driver notifies queue `index`, one for each queue of the device. Stays the slot's.
+  std::vector<int> notifiers() const;
+
+  void read(uint64_t offset, std::span<std::byte> out);
+  void write(uint64_t offset, std::span<const std::byte> in);
+
+ private:
+  struct Ring {
+    virtio::QueueLayout layout;
+    bool ready = false;
+    bool running = false;
+    os::Descriptor kick;
+    std::shared_ptr<virtio::Queue> queue;
+  };
+
+  // What device threads touch: apart from the registers, because a reset waits for them while it holds those.
+  struct Interrupts {
+    std::mutex mutex;
+    std::function<void()> raise;
+    uint32_t status = 0;
+    uint32_t generation = 0;
+
+    void signal(uint32_t cause);
+  };
+
+  uint32_t read_register(uint64_t offset);
+  uint32_t device_features() const;
+  void write_register(uint64_t offset, uint32_t value);
+  void write_queue_register(uint64_t offset, uint32_t value);
+  void write_status(uint32_t value);
+  void notify(uint32_t index);
+  bool features_accepted() const;
+  void start_rings();
+  void reset();
+  Ring* selected();
+
+  std::shared_ptr<const virtio::GuestMemory> memory_;
+  std::shared_ptr<Interrupts> interrupts_ = std::make_shared<Interrupts>();
+  mutable std::mutex mutex_;
+  std::shared_ptr<virtio::Device> device_;
+  std::vector<Ring> rings_;
+  uint32_t status_ = 0;
+  uint32_t device_features_select_ = 0;
+  uint32_t driver_features_select_ = 0;
+  uint64_t driver_features_ = 0;
+  uint32_t queue_select_ = 0;
+};
+
+}  // namespace tskata::transport
