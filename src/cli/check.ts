@@ -17,7 +17,7 @@ export const verb: Verb = {
   async run({ globals, flags }) {
     const format = flags.string("format");
     if (format !== "table" && format !== "json") throw new TskataError("invalid", "invalid format option");
-    const findings = checkHost(loadConfig(globals.config));
+    const findings = await checkHost(loadConfig(globals.config));
     const able = canRun(findings);
     if (format === "json") print(`${JSON.stringify({ able, findings }, null, 2)}\n`);
     else print(`${findings.map(line).join("")}\n${able ? "Containers can run on this host." : "Containers cannot run on this host yet."}\n`);

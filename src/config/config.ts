@@ -17,7 +17,7 @@ const path = z.string().check(z.startsWith("/", "expected an absolute path"));
 const logLevel = z.enum(["trace", "debug", "info", "warn", "error"]);
 
 const hypervisorSchema = z.strictObject({
-  driver: z._default(z.enum(["auto", "qemu"]), "auto"),
+  driver: z._default(z.enum(["auto", "kvm", "qemu"]), "auto"),
   /** A name is looked up in PATH. */
   qemu: z._default(z.string().check(z.minLength(1)), "qemu-system-x86_64"),
   accelerator: z._default(z.enum(["auto", "kvm", "tcg"]), "auto"),

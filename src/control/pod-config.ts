@@ -5,12 +5,11 @@ const podConfigSchema = z.object({
   version: z.literal(1),
   /** The container that starts the pod. */
   id: z.string(),
-  hypervisor: z.object({
-    driver: z.literal("qemu"),
-    accelerator: z.enum(["kvm", "tcg"]),
-    /** Absolute path. */
-    qemu: z.string(),
-  }),
+  hypervisor: z.discriminatedUnion("driver", [
+    z.object({ driver: z.literal("kvm"), device: z.string() }),
+    /** `qemu` is an absolute path. */
+    z.object({ driver: z.literal("qemu"), accelerator: z.enum(["kvm", "tcg"]), qemu: z.string() }),
+  ]),
   /** Absolute path of the program that processes of the pod pass through. */
   jail: z.string(),
   kernel: z.string(),

@@ -8,7 +8,8 @@ import type { Config } from "../config/config.ts";
 import { hostSize } from "../config/sizing.ts";
 import { cgroupMode, hierarchies } from "./cgroup.ts";
 import { checkImage, checkKernel } from "./guest-files.ts";
-import { chooseDriver, probeKvm } from "./probe.ts";
+import { probeKvm } from "./kvm-probe.ts";
+import { chooseDriver, type DriverChoice, findProgram } from "./probe.ts";
 
 export interface Finding {
   readonly name: string;
@@ -17,23 +18,15 @@ export interface Finding {
   readonly detail: string;
 }
 
-export function checkHost(config: Config): Finding[] {
+export async function checkHost(config: Config): Promise<Finding[]> {
   const files = installation();
   return [
     { name: "tskata", status: "ok", detail: `${TSKATA_VERSION}, runtime-spec ${OCI_VERSION}, node ${process.versions.node}` },
     checkRoot(),
     checkHostSize(),
-    checkKvm(),
-    attempt("driver", () => {
-      const choice = chooseDriver(config.hypervisor);
-      const status = choice.accelerator === "kvm" ? "ok" : "slow";
-      return {
-        name: "driver",
-        status,
-        detail: `${choice.driver} with ${choice.accelerator === "kvm" ? "KVM" : "TCG (emulation, about 10 times slower)"}: ${choice.why}`,
-      };
-    }),
-    attempt("qemu", () => ({ name: "qemu", status: "ok", detail: qemuVersion(chooseDriver(config.hypervisor).qemu) })),
+    await checkKvm(),
+    await checkDriver(config),
+    attempt("qemu", () => checkQemu(config)),
     attempt("guest kernel", () => sized("guest kernel", checkKernel(config.guest.kernel ?? files.kernel))),
     attempt("guest image", () => sized("guest image", checkImage(config.guest.image ?? files.image))),
     ...[files.addon, files.proxy, files.jail, files.sandbox].map(checkPart),
@@ -63,11 +56,31 @@ function checkHostSize(): Finding {
   return { name: "host", status: "ok", detail: `${cpus} CPUs, ${memoryMib} MiB` };
 }
 
-function checkKvm(): Finding {
-  const kvm = probeKvm();
-  const device = kvm.device ? (kvm.permission ? "/dev/kvm can be opened" : "/dev/kvm may not be opened") : "no /dev/kvm";
-  const status = kvm.permission && kvm.cpuFlag !== undefined ? "ok" : "slow";
-  return { name: "kvm", status, detail: `${device}; CPU flag: ${kvm.cpuFlag ?? "neither vmx nor svm"}` };
+async function checkKvm(): Promise<Finding> {
+  const { works, why } = await probeKvm();
+  return { name: "kvm", status: works ? "ok" : "slow", detail: why };
+}
+
+async function checkDriver(config: Config): Promise<Finding> {
+  try {
+    const choice = await chooseDriver(config.hypervisor);
+    const emulated = choice.driver === "qemu" && choice.accelerator === "tcg";
+    return { name: "driver", status: emulated ? "slow" : "ok", detail: `${driverName(choice)}: ${choice.why}` };
+  } catch (error) {
+    return { name: "driver", status: "missing", detail: errorChain(error) };
+  }
+}
+
+function driverName(choice: DriverChoice): string {
+  if (choice.driver === "kvm") return "kvm";
+  return `qemu with ${choice.accelerator === "kvm" ? "KVM" : "TCG (emulation, about 10 times slower)"}`;
+}
+
+/** Needed by the qemu driver alone; that it is needed and missing the driver's line says. */
+function checkQemu(config: Config): Finding {
+  const qemu = findProgram(config.hypervisor.qemu);
+  if (qemu === undefined) return { name: "qemu", status: "ok", detail: `${config.hypervisor.qemu} is not there: the kvm driver alone can be used` };
+  return { name: "qemu", status: "ok", detail: qemuVersion(qemu) };
 }
 
 function qemuVersion(qemu: string): string {

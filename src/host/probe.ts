@@ -1,67 +1,56 @@
-/** What this host can do, and which hypervisor driver follows from it. */
-import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
+/** Which hypervisor driver follows from the configuration and from what this host can do. */
+import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import type { Config } from "../config/config.ts";
+import { KVM_DEVICE, type KvmVerdict, probeKvm } from "./kvm-probe.ts";
 
-export interface KvmFacts {
-  readonly device: boolean;
-  readonly permission: boolean;
-  /** "vmx", "svm", or none: then /dev/kvm, if it is there at all, cannot run a stock kernel. */
-  readonly cpuFlag: "vmx" | "svm" | undefined;
+export type DriverChoice =
+  | { readonly driver: "kvm"; readonly device: string; readonly why: string }
+  /** `qemu` is an absolute path. */
+  | { readonly driver: "qemu"; readonly accelerator: "kvm" | "tcg"; readonly qemu: string; readonly why: string };
+
+/** The driver and accelerator for a pod; fails when none can work. `probe` is asked only where the answer matters. */
+export async function chooseDriver(config: Config["hypervisor"], probe: () => Promise<KvmVerdict> = probeKvm): Promise<DriverChoice> {
+  const { driver } = config;
+  if (driver === "qemu") return chooseQemu(config, await accelerator(config, probe));
+  const verdict = await probe();
+  if (verdict.works) return { driver: "kvm", device: KVM_DEVICE, why: verdict.why };
+  if (driver === "kvm") throw new TskataError("unavailable", `hypervisor.driver is "kvm", which can't work here: ${verdict.why}`);
+  return chooseQemu(config, config.accelerator === "kvm" ? asked(config) : { accelerator: "tcg", why: verdict.why });
 }
 
-export interface DriverChoice {
-  readonly driver: "qemu";
-  readonly accelerator: "kvm" | "tcg";
-  /** Absolute path. */
-  readonly qemu: string;
-  readonly why: string;
+type Accelerator = { readonly accelerator: "kvm" | "tcg"; readonly why: string };
+
+async function accelerator(config: Config["hypervisor"], probe: () => Promise<KvmVerdict>): Promise<Accelerator> {
+  if (config.accelerator !== "auto") return asked(config);
+  const { works, why } = await probe();
+  return { accelerator: works ? "kvm" : "tcg", why };
 }
 
-export function probeKvm(cpuinfo: string = readFileSync("/proc/cpuinfo", "utf8"), device = "/dev/kvm"): KvmFacts {
-  const flags = /^flags\s*:(.*)$/m.exec(cpuinfo)?.[1]?.split(" ") ?? [];
-  const present = existsSync(device);
-  return {
-    device: present,
-    permission: present && allowed(device, constants.R_OK | constants.W_OK),
-    cpuFlag: flags.includes("vmx") ? "vmx" : flags.includes("svm") ? "svm" : undefined,
-  };
+function asked(config: Config["hypervisor"]): Accelerator {
+  return { accelerator: config.accelerator === "kvm" ? "kvm" : "tcg", why: `hypervisor.accelerator is "${config.accelerator}"` };
 }
 
-/** The driver and accelerator for a pod; fails when none can work. */
-export function chooseDriver(config: Config["hypervisor"], kvm: KvmFacts = probeKvm()): DriverChoice {
+function chooseQemu(config: Config["hypervisor"], { accelerator: chosen, why }: Accelerator): DriverChoice {
   const qemu = findProgram(config.qemu);
-  if (qemu === undefined) {
-    throw new TskataError(
-      "unavailable",
-      `no hypervisor: ${config.qemu} not found or not executable, and no driver for /dev/kvm itself yet; install qemu-system-x86 or set hypervisor.qemu`,
-    );
-  }
-  const { accelerator, why } = chooseAccelerator(config.accelerator, kvm);
-  return { driver: "qemu", accelerator, qemu, why };
-}
-
-function chooseAccelerator(asked: Config["hypervisor"]["accelerator"], kvm: KvmFacts): { accelerator: "kvm" | "tcg"; why: string } {
-  if (asked !== "auto") return { accelerator: asked, why: `hypervisor.accelerator is "${asked}"` };
-  if (!kvm.device) return { accelerator: "tcg", why: "there is no /dev/kvm" };
-  if (!kvm.permission) return { accelerator: "tcg", why: "/dev/kvm may not be opened for reading and writing" };
-  if (kvm.cpuFlag === undefined) {
-    return { accelerator: "tcg", why: "the CPU shows neither vmx nor svm: /dev/kvm is there but cannot run a stock kernel" };
-  }
-  return { accelerator: "kvm", why: `/dev/kvm is usable and the CPU has ${kvm.cpuFlag}` };
+  if (qemu !== undefined) return { driver: "qemu", accelerator: chosen, qemu, why };
+  throw new TskataError(
+    "unavailable",
+    `no hypervisor: ${config.qemu} not found or not executable, and the kvm driver is not used: ${why}; install qemu-system-x86 or set hypervisor.qemu`,
+  );
 }
 
 /** A path, or a name looked up in PATH; undefined unless it can be executed. */
 export function findProgram(name: string): string | undefined {
   const candidates = name.includes("/") ? [name] : (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, name));
-  return candidates.find((candidate) => allowed(candidate, constants.X_OK) && statSync(candidate).isFile());
+  return candidates.find((candidate) => executable(candidate));
 }
 
-function allowed(file: string, mode: number): boolean {
+function executable(file: string): boolean {
   try {
-    accessSync(file, mode);
-    return true;
+    accessSync(file, constants.X_OK);
+    return statSync(file).isFile();
   } catch {
     return false;
   }

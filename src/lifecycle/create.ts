@@ -161,7 +161,7 @@ async function startPod(work: Work): Promise<PodSandbox> {
   const { options, bundle, state, files, undo, spans } = work;
   const config = applyAnnotations(loadConfig(options.config), state.annotations);
   const pod = podPaths(state.pod.folder);
-  preparePod(pod, { id: options.id, config, files, resources: bundle.linux.resources, annotations: state.annotations, hostname: bundle.spec.hostname });
+  await preparePod(pod, { id: options.id, config, files, resources: bundle.linux.resources, annotations: state.annotations, hostname: bundle.spec.hostname });
   spans.writeTo(pod.spans);
   const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders));
   undo.defer(async () => await endSandbox(sandbox, options.logger));

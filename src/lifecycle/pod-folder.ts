@@ -19,13 +19,13 @@ export interface PodPreparation {
 }
 
 /** Checks what the machine needs and writes down how it is to be started. */
-export function preparePod(paths: PodPaths, { id, config, files, resources, annotations, hostname }: PodPreparation): void {
-  const { driver, accelerator, qemu } = chooseDriver(config.hypervisor);
+export async function preparePod(paths: PodPaths, { id, config, files, resources, annotations, hostname }: PodPreparation): Promise<void> {
+  const { why: _, ...hypervisor } = await chooseDriver(config.hypervisor);
   const size = podSize(config.guest, resources, annotations);
   const podConfig: PodConfig = {
     version: 1,
     id,
-    hypervisor: { driver, accelerator, qemu },
+    hypervisor,
     jail: files.jail,
     kernel: checkKernel(config.guest.kernel ?? files.kernel).file,
     image: checkImage(config.guest.image ?? files.image).file,

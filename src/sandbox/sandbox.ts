@@ -7,6 +7,7 @@ import { AgentClient } from "../agent-client/agent-client.ts";
 import { TskataError } from "../base/errors.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
+import { startKvm } from "../hypervisor/kvm/kvm.ts";
 import type { Machine } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
 import { native, type VirtioDevice } from "../native.ts";
@@ -71,24 +72,17 @@ export class Sandbox {
     );
     await this.#spans.measure("create sandbox in the guest", async () => await this.#unlessDead(machine, this.#createSandbox()));
     endAll();
+    this.#log.debug({ exits: machine.exits() }, "exits of the start");
     this.#log.info({ kernel: this.#guest.kernel, agent: this.#guest.version }, "ready");
   }
 
   #startMachine(): Machine {
     const { hypervisor, jail, kernel, image, kernelParameters, vcpus, memoryMib } = this.#config;
-    const machine = startQemu(
-      { program: hypervisor.qemu, accelerator: hypervisor.accelerator, jail, log: "qemu.log" },
-      {
-        kernel,
-        image,
-        kernelParameters,
-        vcpus,
-        memoryMib,
-        vsock: this.#vsock,
-        fs: this.#fs,
-        consoleLog: "console.log",
-      },
-    );
+    const options = { kernel, image, kernelParameters, vcpus, memoryMib, vsock: this.#vsock, fs: this.#fs, consoleLog: "console.log" };
+    const machine =
+      hypervisor.driver === "kvm"
+        ? startKvm(hypervisor.device, options)
+        : startQemu({ program: hypervisor.qemu, accelerator: hypervisor.accelerator, jail, log: "qemu.log" }, options);
     this.#machine = machine;
     void machine.ended.then((how) => this.#onMachineEnd(how));
     return machine;

@@ -45,7 +45,7 @@ test("a mistake is told with the file and the option", (t) => {
     ['guest.kernel = "vmlinux"', 'c: guest.kernel: expected an absolute path, found "vmlinux"'],
     ['guest.kernel_parameters = ["a b"]', 'c: guest.kernel_parameters[0]: expected one word, found "a b"'],
     ['guest.log_level = "warning"', 'c: guest.log_level: expected "trace", "debug", "info", "warn" or "error", found "warning"'],
-    ['hypervisor.driver = "xen"', 'c: hypervisor.driver: expected "auto" or "qemu", found "xen"'],
+    ['hypervisor.driver = "xen"', 'c: hypervisor.driver: expected "auto", "kvm" or "qemu", found "xen"'],
     ['annotations.allowed = ["("]', 'c: annotations.allowed[0]: expected a regular expression, found "("'],
     ["guest.log_level = 2026-01-01", 'c: guest.log_level: expected "trace", "debug", "info", "warn" or "error", found an object'],
   ];

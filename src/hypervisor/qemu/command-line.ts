@@ -51,7 +51,7 @@ export function qemuArguments(options: QemuOptions): string[] {
  */
 function machineParameters({ accelerator, tscKhz }: QemuOptions, devices: readonly string[]): string[] {
   const clock = accelerator === "tcg" && tscKhz > 0 ? [`tsc_early_khz=${tscKhz}`, "tsc=reliable"] : [];
-  return ["pci=off", ...clock, ...devices.map(mmioSlot)];
+  return ["reboot=t", "pci=off", ...clock, ...devices.map(mmioSlot)];
 }
 
 /** Without ACPI the kernel learns of a slot from its command line (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES). */

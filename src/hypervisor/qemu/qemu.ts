@@ -34,5 +34,5 @@ export function startQemu(driver: QemuDriver, options: MachineOptions): Machine 
     for (const server of servers) server.close();
   });
   if (child.pid === undefined) throw new TskataError("unavailable", `start ${driver.program}`);
-  return { pid: child.pid, ended, kill: () => void child.kill("SIGKILL") };
+  return { pid: child.pid, ended, kill: () => void child.kill("SIGKILL"), exits: () => [] };
 }
