@@ -7,6 +7,7 @@ import { AgentClient } from "../agent-client/agent-client.ts";
 import { TskataError } from "../base/errors.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
+import { CONSOLE_TAIL_BYTES, guestEnd } from "../hypervisor/guest-end.ts";
 import { startKvm } from "../hypervisor/kvm/kvm.ts";
 import type { Machine } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
@@ -91,7 +92,7 @@ export class Sandbox {
   /** What `work` gives, or why the machine has ended before. */
   async #unlessDead<T>(machine: Machine, work: Promise<T>): Promise<T> {
     const dead = machine.ended.then((how): never => {
-      throw new TskataError("unavailable", `the virtual machine has ended: ${how}`);
+      throw new TskataError("unavailable", `the virtual machine has ended: ${guestEnd(how, readConsole())}`);
     });
     dead.catch(() => {});
     return await Promise.race([work, dead]);
@@ -180,7 +181,7 @@ export class Sandbox {
   /** Not asked for: whoever waits for a process of the pod learns why. */
   async #onMachineEnd(how: string): Promise<void> {
     if (this.#stopping !== undefined) return;
-    const reason = `the virtual machine died: ${how}${consoleTail()}`;
+    const reason = `the virtual machine died: ${guestEnd(how, readConsole())}${consoleTail()}`;
     this.#log.error({ reason }, "the virtual machine died");
     writeFileSync("failure", reason, { mode: 0o600 });
     await this.#containers.lose(reason);
@@ -222,10 +223,18 @@ function listenForAgent(path: string): { connected: Promise<void>; close: () => 
 const TAIL_LINES = 8;
 
 function consoleTail(): string {
+  const text = readConsole().split("\n").slice(-TAIL_LINES).join("\n");
+  return text === "" ? "" : `\nlast lines of the guest console:\n${text}`;
+}
+
+/** The newest of what the guest has printed, with nothing in it that a terminal would obey. */
+function readConsole(): string {
   try {
-    const lines = readFileSync("console.log", "utf8").replaceAll("\r", "").trimEnd().split("\n").slice(-TAIL_LINES);
-    const text = lines.join("\n").replaceAll(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "?");
-    return text === "" ? "" : `\nlast lines of the guest console:\n${text}`;
+    const tail = readFileSync("console.log").subarray(-CONSOLE_TAIL_BYTES).toString("utf8");
+    return tail
+      .replaceAll("\r", "")
+      .trimEnd()
+      .replaceAll(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "?");
   } catch {
     return "";
   }

@@ -1,6 +1,9 @@
 /** Why a machine has stopped, in words that name what happened to the guest. */
 import type { KvmEnding } from "../native.ts";
 
+/** Whatever the driver; a triple fault is a restart for those that can't tell. */
+export const GUEST_RESTARTED = "the guest restarted or powered off";
+
 /** KVM API §5, KVM_EXIT_INTERNAL_ERROR. */
 const SUBERRORS: Readonly<Record<string, string>> = {
   1: "the host's KVM could not emulate an instruction",
@@ -13,7 +16,7 @@ export function describeEnding({ kind, vcpu, detail, instruction }: KvmEnding): 
   const where = `vCPU ${vcpu} at 0x${instruction.toString(16)}`;
   switch (kind) {
     case "reset":
-      return "the guest restarted or powered off";
+      return GUEST_RESTARTED;
     case "shutdown":
       return `the guest had a triple fault (${where})`;
     case "internal-error":

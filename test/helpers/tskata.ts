@@ -15,6 +15,15 @@ export const hangLimitMs = 180_000;
 /** Names the hypervisor driver that all commands of the VM tests use; empty: the configuration's own choice. */
 const testDriver = process.env["TSKATA_TEST_DRIVER"] ?? "";
 
+/** The driver that pods of the tests have. */
+export const driver = testDriver === "" ? chosenDriver() : testDriver;
+
+function chosenDriver(): string {
+  const { stdout } = spawnSync(binary, ["check", "--format", "json"], { encoding: "utf8" });
+  const { findings } = JSON.parse(stdout) as { findings: { name: string; detail: string }[] };
+  return /^\w+/.exec(findings.find(({ name }) => name === "driver")?.detail ?? "")?.[0] ?? "";
+}
+
 export interface Outcome {
   code: number | null;
   signal: NodeJS.Signals | null;
@@ -78,6 +87,13 @@ export class Scratch {
     this.#env = testDriver === "" ? {} : { TSKATA_CONFIG: this.#driverConfig(testDriver) };
   }
 
+  /** A configuration of a test's own, for TSKATA_CONFIG: these sections, and the driver of all. */
+  config(name: string, sections: string): string {
+    const file = join(this.folder, `${name}.toml`);
+    writeFileSync(file, `${sections}\n[hypervisor]\ndriver = ${JSON.stringify(testDriver === "" ? "auto" : testDriver)}\n`);
+    return file;
+  }
+
   #driverConfig(driver: string): string {
     const file = join(this.folder, "driver.toml");
     writeFileSync(file, `[hypervisor]\ndriver = ${JSON.stringify(driver)}\n`);
@@ -130,26 +146,26 @@ export class Scratch {
   }
 
   /** Creates and starts a container that sleeps, for tests made of execs. */
-  async running(id: string, edit: (spec: Spec) => void = () => {}): Promise<string> {
+  async running(id: string, edit: (spec: Spec) => void = () => {}, env: NodeJS.ProcessEnv = {}): Promise<string> {
     const bundle = await this.bundle((spec) => {
       spec.process.args = ["sleep", "100000"];
       edit(spec);
     });
-    await this.create(id, bundle);
+    await this.create(id, bundle, [], env);
     await this.ok(["start", id]);
     return bundle;
   }
 
   /** `create` detached from our pipes: its stdio are files, as a caller's FIFOs would outlive the command. */
-  async create(id: string, bundle: string, extra: string[] = []): Promise<void> {
-    const outcome = await this.tryCreate(id, bundle, extra);
+  async create(id: string, bundle: string, extra: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<void> {
+    const outcome = await this.tryCreate(id, bundle, extra, env);
     if (outcome.code !== 0) throw new Error(`tskata create ${id}: ${describe(outcome)}\n${this.logs()}`);
   }
 
-  async tryCreate(id: string, bundle: string, extra: string[] = []): Promise<Outcome> {
+  async tryCreate(id: string, bundle: string, extra: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
     const log = join(this.folder, `create-${id.replaceAll("/", "_")}.log`);
     const command = `exec "$0" "$@" </dev/null >"${join(this.folder, `${id.replaceAll("/", "_")}.out`)}" 2>"${log}"`;
-    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id], { env: this.#environment() });
+    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id], { env: this.#environment(env) });
     const outcome = await outcomeOf(child, {});
     return { ...outcome, stderr: existsSync(log) ? readFileSync(log, "utf8") : "" };
   }

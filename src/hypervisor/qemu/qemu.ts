@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { TskataError } from "../../base/errors.ts";
 import { native } from "../../native.ts";
+import { GUEST_RESTARTED } from "../../vmm/endings.ts";
 import type { Machine, MachineOptions } from "../machine.ts";
 import { qemuArguments } from "./command-line.ts";
 
@@ -17,6 +18,12 @@ export interface QemuDriver {
 
 const SOCKETS = { vsock: "vsock.vhost", fs: "fs.vhost" };
 
+/** -no-reboot: a guest that restarts, powers off or has a triple fault makes QEMU exit with 0. */
+function qemuEnd(code: number | null, signal: NodeJS.Signals | null): string {
+  if (signal !== null) return `qemu was killed by ${signal}`;
+  return code === 0 ? GUEST_RESTARTED : `qemu exited with ${code}`;
+}
+
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
   const servers = [native().serveVhostUser(options.vsock, SOCKETS.vsock), native().serveVhostUser(options.fs, SOCKETS.fs)];
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets: SOCKETS });
@@ -29,7 +36,7 @@ export function startQemu(driver: QemuDriver, options: MachineOptions): Machine 
   }
   const ended = new Promise<string>((done) => {
     child.once("error", (error) => done(`qemu could not be started: ${error.message}`));
-    child.once("exit", (code, signal) => done(signal === null ? `qemu exited with ${code}` : `qemu was killed by ${signal}`));
+    child.once("exit", (code, signal) => done(qemuEnd(code, signal)));
   }).finally(() => {
     for (const server of servers) server.close();
   });

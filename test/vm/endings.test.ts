@@ -1,0 +1,80 @@
+/** Guests that end, hang or misbehave instead of starting: each is told by name within its limit, and nothing stays behind. */
+import { spawnSync } from "node:child_process";
+import { chmodSync, copyFileSync, mkdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import { describe, driver, hangLimitMs, Scratch } from "../helpers/tskata.ts";
+
+const scratch = new Scratch("endings");
+test.after.always("clean up", async () => await scratch.cleanUp());
+
+/** A guest image whose process 1 is this script of busybox's shell. */
+function image(name: string, script: string): string {
+  const root = join(scratch.folder, name);
+  for (const folder of ["bin", "dev", "proc", "sys"]) mkdirSync(join(root, folder), { recursive: true });
+  copyFileSync("/bin/busybox", join(root, "bin/busybox"));
+  for (const applet of ["sh", "reboot", "yes", "sleep", "echo"]) symlinkSync("busybox", join(root, "bin", applet));
+  writeFileSync(join(root, "bin/node"), `#!/bin/sh\n${script}\n`);
+  chmodSync(join(root, "bin/node"), 0o755);
+  const file = join(scratch.folder, `${name}.erofs`);
+  const { status, stderr } = spawnSync("mkfs.erofs", [file, root], { encoding: "utf8" });
+  if (status !== 0) throw new Error(`mkfs.erofs: ${stderr}`);
+  return file;
+}
+
+async function refused(t: ExecutionContext, id: string, config: string, message: RegExp): Promise<void> {
+  t.timeout(hangLimitMs);
+  const bundle = await scratch.bundle();
+  const outcome = await scratch.tskata(["run", "--bundle", bundle, id], { env: { TSKATA_CONFIG: config } });
+  t.is(outcome.code, 1, describe(outcome));
+  t.regex(outcome.stderr, message, describe(outcome));
+  t.deepEqual(scratch.leftovers(), []);
+}
+
+const guest = (name: string, script: string, more = ""): string => scratch.config(name, `[guest]\nimage = ${JSON.stringify(image(name, script))}\n${more}`);
+/** A start that is given up soon. */
+const SHORT = "[sandbox]\nstart_timeout_s = 25\n";
+
+test.serial("a guest that restarts", async (t) => {
+  await refused(t, "restarts", guest("restarts", "reboot -f"), /the virtual machine has ended: the guest restarted or powered off/);
+});
+
+test.serial("a guest kernel that panics is told with its words and the console's last lines", async (t) => {
+  const config = scratch.config("panics", '[guest]\nkernel_parameters = ["init=/no/such"]\n');
+  await refused(
+    t,
+    "panics",
+    config,
+    /the virtual machine has ended: the guest kernel panicked: Requested init \/no\/such failed.*guest console.*Kernel panic/s,
+  );
+});
+
+test.serial("an agent that exits is told with its status", async (t) => {
+  await refused(t, "exits", guest("exits", "echo the agent says goodbye; exit 3"), /the agent in the guest exited with 3.*the agent says goodbye/s);
+});
+
+test.serial("a triple fault", async (t) => {
+  const config = guest("faults", "reboot -f", 'kernel_parameters = ["reboot=t"]\n');
+  await refused(t, "faults", config, driver === "kvm" ? /the guest had a triple fault \(vCPU 0 at 0x[0-9a-f]+\)/ : /the guest restarted or powered off/);
+});
+
+test.serial("a guest that spins and never starts its agent", async (t) => {
+  await refused(t, "spins", guest("spins", "while :; do :; done", SHORT), /the virtual machine is not ready after 25 s/);
+});
+
+test.serial("a guest that floods its console neither fills the disk nor outlives its limit", async (t) => {
+  const config = guest("floods", "yes 0123456789012345678901234567890123456789012345678901234567890123456789", SHORT);
+  t.timeout(hangLimitMs);
+  const bundle = await scratch.bundle();
+  let largest = 0;
+  const console = join(scratch.root, "floods/pod/console.log");
+  const watch = setInterval(() => {
+    largest = Math.max(largest, statSync(console, { throwIfNoEntry: false })?.size ?? 0);
+  }, 50);
+  const outcome = await scratch.tskata(["run", "--bundle", bundle, "floods"], { env: { TSKATA_CONFIG: config } });
+  clearInterval(watch);
+  t.is(outcome.code, 1, describe(outcome));
+  t.regex(outcome.stderr, /not ready after 25 s.*0123456789/s, describe(outcome));
+  t.true(largest > 0 && largest <= 1024 * 1024, `console.log had ${largest} bytes`);
+  t.deepEqual(scratch.leftovers(), []);
+});
