@@ -178,6 +178,12 @@ export interface Native {
   /** Frequency of the host's time stamp counter in kHz, measured for 10 ms; 0 where there is none. */
   tscKhz(): number;
   serveVhostUser(device: VirtioDevice, socketPath: string): VhostUserServer;
+
+  // -- jail (host, sandbox process) ------------------------------------------------------------------------------------
+  /** Before any device is made: this process will be jailed, and native threads wait for that. */
+  planJail(): void;
+  /** Every thread gives up what its role does not need (native/jail/jail.h). Throws when one can't: then nothing may run. */
+  closeJail(seccomp: "enforce" | "log" | "off"): void;
 }
 
 /** /dev/kvm (KVM API §4). Byte layouts are the kernel's structures. */

@@ -1,16 +1,23 @@
-// tskata-jail: takes its place, gives things up, and becomes the program it is given.
+// tskata-jail: what a process of a pod passes through before it is itself.
 //
-//   tskata-jail [--cgroup-procs FILE]... [--shared FOLDER] [--chdir FOLDER] [--die-with-parent] [--keep-fd N]... -- PROGRAM [ARG]...
+//   tskata-jail sandbox --tell FD --shared FOLDER [--cgroup-procs FILE]… [VIEW]… [--chdir FOLDER] [--keep-fd N]…
+//                       [--seccomp enforce|log|off] -- PROGRAM [ARG]…
+//     VIEW: --read PATH · --execute PATH · --write PATH · --device PATH · --link PATH TARGET
+//   tskata-jail hypervisor [--seccomp enforce|log|off] -- PROGRAM [ARG]…
 //
-// In order: joins the cgroups (before anything is allocated, so that all of the pod is accounted); with --shared leaves the host's
-// mount namespace for a copy that receives the host's changes and sends none, and mounts there the tmpfs that holds the pod's tree;
-// closes every descriptor but 0, 1, 2 and the kept ones; changes folder; execs.
+// `sandbox`, in order: joins the cgroups (before anything is allocated, so that all of the pod is accounted); leaves the host's mount,
+// pid, network, ipc, uts and cgroup namespaces; makes a root of what the views show and moves there; becomes process 1 of its pid
+// namespace and tells by FD ("pid N\n") which process that is on the host; keeps the capabilities of a file server; execs. The rest is
+// given up by the program itself before the guest's first instruction (jail.h): it has to start the hypervisor before.
+//
+// `hypervisor` runs inside, as a child of the former: gives up every capability, takes its list of system calls, execs.
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,51 +28,115 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
+
+#include "jail/capabilities.h"
+#include "jail/jail.h"
+#include "jail/root.h"
 
 namespace {
 
+using namespace tskata::jail;
+
+constexpr int failed = 125;
+constexpr rlim_t most_descriptors = 1 << 20;
+
 struct Options {
+  bool hypervisor = false;
+  Mode seccomp = Mode::enforce;
   std::vector<std::string> cgroup_procs;
-  std::string shared;
+  RootOptions root;
   std::string folder;
-  bool die_with_parent = false;
+  int tell = -1;
   std::vector<unsigned> kept;
   char** program = nullptr;
 };
 
-[[noreturn]] void fail(const std::string& step) {
-  std::fprintf(stderr, "tskata-jail: %s: %s\n", step.c_str(), std::strerror(errno));
-  ::_exit(125);
+[[noreturn]] void fail(const std::string& step, int error = errno) {
+  std::fprintf(stderr, "tskata-jail: %s: %s\n", step.c_str(), std::strerror(error));
+  ::_exit(failed);
 }
 
 [[noreturn]] void usage(std::string_view what) {
   std::fprintf(stderr, "tskata-jail: %.*s\n", static_cast<int>(what.size()), what.data());
-  ::_exit(125);
+  ::_exit(failed);
+}
+
+void require(int error, const char* step) {
+  if (error != 0) fail(step, error);
+}
+
+// -- options ----------------------------------------------------------------------------------------------------------------------
+
+class Words {
+ public:
+  Words(int count, char** words) : at_(words), end_(words + count) {}
+  bool more() const { return at_ < end_; }
+  const char* next() {
+    if (!more()) usage("a flag without its value");
+    return *at_++;
+  }
+  char** rest() const { return at_; }
+
+ private:
+  char** at_;
+  char** end_;
+};
+
+Mode mode_of(std::string_view word) {
+  if (word == "enforce") return Mode::enforce;
+  if (word == "log") return Mode::log;
+  if (word == "off") return Mode::off;
+  usage("--seccomp is one of enforce, log, off");
+}
+
+bool take_view(std::string_view flag, Words& words, std::vector<View>& views) {
+  View::Kind kind;
+  if (flag == "--read") kind = View::Kind::read;
+  else if (flag == "--execute") kind = View::Kind::execute;
+  else if (flag == "--write") kind = View::Kind::write;
+  else if (flag == "--device") kind = View::Kind::device;
+  else if (flag == "--link") kind = View::Kind::link;
+  else return false;
+  View view{kind, words.next(), {}};
+  if (kind == View::Kind::link) view.target = words.next();
+  if (view.path.empty() || view.path[0] != '/') usage("a view's path is absolute");
+  views.push_back(std::move(view));
+  return true;
+}
+
+void take_flag(std::string_view flag, Words& words, Options& out) {
+  if (take_view(flag, words, out.root.views)) return;
+  if (flag == "--cgroup-procs") out.cgroup_procs.emplace_back(words.next());
+  else if (flag == "--shared") out.root.shared = words.next();
+  else if (flag == "--chdir") out.folder = words.next();
+  else if (flag == "--seccomp") out.seccomp = mode_of(words.next());
+  else if (flag == "--tell") out.tell = static_cast<int>(std::strtol(words.next(), nullptr, 10));
+  else if (flag == "--keep-fd") out.kept.push_back(static_cast<unsigned>(std::strtoul(words.next(), nullptr, 10)));
+  else usage("unknown flag");
 }
 
 Options parse(int argc, char** argv) {
   Options out;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view flag = argv[i];
+  Words words(argc - 1, argv + 1);
+  const std::string_view what = words.more() ? words.next() : "";
+  if (what != "sandbox" && what != "hypervisor") usage("the first word is sandbox or hypervisor");
+  out.hypervisor = what == "hypervisor";
+  while (words.more()) {
+    const std::string_view flag = words.next();
     if (flag == "--") {
-      out.program = argv + i + 1;
+      out.program = words.rest();
       break;
     }
-    if (flag == "--die-with-parent") {
-      out.die_with_parent = true;
-      continue;
-    }
-    if (++i >= argc) usage("a flag without its value");
-    if (flag == "--cgroup-procs") out.cgroup_procs.emplace_back(argv[i]);
-    else if (flag == "--shared") out.shared = argv[i];
-    else if (flag == "--chdir") out.folder = argv[i];
-    else if (flag == "--keep-fd") out.kept.push_back(static_cast<unsigned>(std::stoul(argv[i])));
-    else usage("unknown flag");
+    take_flag(flag, words, out);
   }
   if (out.program == nullptr || *out.program == nullptr) usage("no program");
+  if (!out.hypervisor && (out.root.shared.empty() || out.tell < 0)) usage("a sandbox needs --shared and --tell");
   return out;
 }
+
+// -- steps ------------------------------------------------------------------------------------------------------------------------
 
 void join_cgroup(const std::string& file) {
   const int fd = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
@@ -74,13 +145,10 @@ void join_cgroup(const std::string& file) {
   ::close(fd);
 }
 
-void enter_mount_namespace(const std::string& shared) {
-  if (::unshare(CLONE_NEWNS) != 0) fail("unshare mount namespace");
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) fail("make mounts slave");
-  // Device nodes of a container's tree are looked at, never opened, here.
-  if (::mount("tskata", shared.c_str(), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") != 0) fail("mount " + shared);
-  // Private: what the command line places below must stay in this namespace.
-  if (::mount(nullptr, shared.c_str(), nullptr, MS_PRIVATE, nullptr) != 0) fail("make " + shared + " private");
+void leave_namespaces() {
+  // The cgroup namespace after the cgroups were joined: its root is the pod's.
+  constexpr int all = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+  if (::unshare(all) != 0) fail("leave the host's namespaces (mount, pid, net, ipc, uts, cgroup)");
 }
 
 void close_others(std::vector<unsigned> kept) {
@@ -93,20 +161,79 @@ void close_others(std::vector<unsigned> kept) {
   ::syscall(SYS_close_range, from, ~0u, 0);
 }
 
+void limit(int resource, rlim_t most, const char* name) {
+  rlimit now{};
+  if (::getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) fail(std::string("read the limit ") + name);
+  const rlimit wanted{std::min(most, now.rlim_max), std::min(most, now.rlim_max)};
+  if (::setrlimit(static_cast<__rlimit_resource>(resource), &wanted) != 0) fail(std::string("set the limit ") + name);
+}
+
+void set_limits() {
+  limit(RLIMIT_CORE, 0, "core");  // a core would hold the guest's memory
+  limit(RLIMIT_NOFILE, most_descriptors, "nofile");
+  limit(RLIMIT_MSGQUEUE, 0, "msgqueue");
+  limit(RLIMIT_RTPRIO, 0, "rtprio");
+  limit(RLIMIT_NICE, 0, "nice");
+}
+
+// Keys of whoever called are not the pod's.
+void leave_keyring() {
+  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS) fail("leave the session keyring");
+}
+
+// From here on the process is the caller's child as this one is, and number 1 in its pid namespace, whose end kills all in it.
+void become_process_one(int tell) {
+  const long pid = ::syscall(SYS_clone, CLONE_PARENT | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+  if (pid < 0) fail("make the first process of a pid namespace");
+  if (pid == 0) return;
+  const std::string line = "pid " + std::to_string(pid) + "\n";
+  ::_exit(::write(tell, line.data(), line.size()) == static_cast<ssize_t>(line.size()) ? 0 : failed);
+}
+
+void enter_session() {
+  if (::setsid() < 0) fail("setsid");
+  if (::sethostname("tskata", 6) != 0) fail("set the host name");
+}
+
+void forbid_new_privileges() {
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("set no_new_privs");
+}
+
+void become_sandbox(const Options& options) {
+  for (const std::string& file : options.cgroup_procs) join_cgroup(file);
+  leave_namespaces();
+  enter_root(options.root);
+  set_limits();
+  leave_keyring();
+  close_others(options.kept);
+  become_process_one(options.tell);
+  mount_proc();
+  enter_session();
+  require(hand_on_capabilities(starting_capabilities), "limit the capabilities");
+  forbid_new_privileges();
+  // Only what the program would otherwise find and keep: libuv makes a ring as soon as it starts, and requests in it pass no filter.
+  if (options.seccomp != Mode::off) require(load(assemble(policy(Role::starting), options.seccomp)), "load the filter of the start");
+  ::umask(077);
+  if (!options.folder.empty() && ::chdir(options.folder.c_str()) != 0) fail("chdir " + options.folder);
+}
+
+void become_hypervisor(Mode seccomp) {
+  require(limit_bounding_set(0), "empty the bounding set");
+  require(set_capabilities(0, 0), "drop the capabilities");
+  forbid_new_privileges();
+  if (seccomp != Mode::off) require(load(assemble(policy(Role::hypervisor), seccomp)), "load the hypervisor's filter");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
-  if (options.die_with_parent) {
-    const pid_t parent = ::getppid();
-    if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail("set parent death signal");
-    if (::getppid() != parent) return 125;  // it died before the signal was set
+  try {
+    if (options.hypervisor) become_hypervisor(options.seccomp);
+    else become_sandbox(options);
+  } catch (const std::system_error& error) {
+    usage(error.what());
   }
-  for (const std::string& file : options.cgroup_procs) join_cgroup(file);
-  if (!options.shared.empty()) enter_mount_namespace(options.shared);
-  ::umask(077);
-  close_others(options.kept);
-  if (!options.folder.empty() && ::chdir(options.folder.c_str()) != 0) fail("chdir " + options.folder);
-  ::execvp(options.program[0], options.program);
+  ::execv(options.program[0], options.program);
   fail(std::string("exec ") + options.program[0]);
 }

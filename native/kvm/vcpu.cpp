@@ -10,6 +10,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "jail/jail.h"
 #include "kvm/flexible.h"
 #include "kvm/system.h"
 
@@ -165,6 +166,8 @@ void Vcpu::stop() {
 }
 
 void Vcpu::run() {
+  // Waits there until the jail has closed: not an instruction of the guest's runs before.
+  jail::enter_thread(jail::Role::vcpu);
   ::pthread_setname_np(::pthread_self(), ("vcpu " + std::to_string(id_)).c_str());
   if (wait_for_wish()) {
     while (enter()) {

@@ -11,9 +11,10 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
-#include <fstream>
 #include <functional>
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -30,15 +31,17 @@ Descriptor open_below(int root, const std::string& path, uint64_t flags) {
 
 // Runs `body` in the mount namespace of `pid`. A thread of its own: setns to a mount namespace wants an fs_struct nobody shares,
 // and this thread ends with it.
-void in_mount_namespace(int pid, const std::function<void()>& body) {
+// `body` gets this thread's folder of /proc as it was opened before: the one of that namespace may show other processes alone.
+void in_mount_namespace(int pid, const std::function<void(int proc)>& body) {
   const std::string path = "/proc/" + std::to_string(pid) + "/ns/mnt";
   const Descriptor space(checked(::open(path.c_str(), O_RDONLY | O_CLOEXEC), "open mount namespace"));
   std::exception_ptr failure;
   std::thread([&] {
     try {
+      const Descriptor proc(checked(::open("/proc/thread-self", O_PATH | O_DIRECTORY | O_CLOEXEC), "open /proc/thread-self"));
       checked(::unshare(CLONE_FS), "unshare");
       checked(::setns(space.get(), CLONE_NEWNS), "setns");
-      body();
+      body(proc.get());
     } catch (...) {
       failure = std::current_exception();
     }
@@ -76,10 +79,21 @@ void make_target(int root, const std::string& target, bool directory) {
   }
 }
 
-// Mount points at or below `path`, from this thread's own view.
-std::vector<std::string> mounts_below(const std::string& path) {
+// Of the namespace that the thread is in now.
+std::string mount_table(int proc) {
+  const Descriptor file(checked(::openat(proc, "mountinfo", O_RDONLY | O_CLOEXEC), "open mountinfo"));
+  std::string text;
+  std::array<char, 4096> part;
+  while (const int got = checked(static_cast<int>(::read(file.get(), part.data(), part.size())), "read mountinfo")) {
+    text.append(part.data(), static_cast<size_t>(got));
+  }
+  return text;
+}
+
+// Mount points at or below `path`.
+std::vector<std::string> mounts_below(int proc, const std::string& path) {
   std::vector<std::string> out;
-  std::ifstream table("/proc/thread-self/mountinfo");
+  std::istringstream table(mount_table(proc));
   for (std::string line; std::getline(table, line);) {
     size_t at = 0;
     for (int field = 0; field < 4; ++field) at = line.find(' ', at) + 1;
@@ -136,7 +150,7 @@ void set_tree_attributes(int tree, const TreeAttributes& attributes) {
 }
 
 void place_tree(int tree, int pid, const std::string& root, const std::string& target, bool directory) {
-  in_mount_namespace(pid, [&] {
+  in_mount_namespace(pid, [&](int) {
     const Descriptor base(checked(::open(root.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open shared tree"));
     make_target(base.get(), target, directory);
     const Descriptor place = open_below(base.get(), target, O_PATH | (directory ? O_DIRECTORY : 0));
@@ -145,11 +159,11 @@ void place_tree(int tree, int pid, const std::string& root, const std::string& t
 }
 
 void remove_tree(int pid, const std::string& root, const std::string& target) {
-  in_mount_namespace(pid, [&] {
+  in_mount_namespace(pid, [&](int proc) {
     const std::vector<std::string> names = components(target);
     std::string path = root;
     for (const std::string& name : names) path += "/" + name;
-    std::vector<std::string> points = mounts_below(path);
+    std::vector<std::string> points = mounts_below(proc, path);
     // Deepest first; a mount over another of the same point comes later in the table, so it goes first too.
     std::ranges::reverse(points);
     for (const std::string& point : points) checked(::umount2(point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW), "umount2");

@@ -9,6 +9,7 @@
 #include <array>
 #include <vector>
 
+#include "jail/jail.h"
 #include "linux/unix_socket.h"
 
 namespace tskata::os {
@@ -36,6 +37,7 @@ PacketSocket::~PacketSocket() {
 void PacketSocket::send(std::span<const std::byte> message) { send_packet(socket_.get(), message, {}); }
 
 void PacketSocket::run() {
+  jail::enter_thread(jail::Role::descriptors);
   for (;;) {
     std::array<pollfd, 2> wait{{{socket_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
     if (::poll(wait.data(), wait.size(), -1) < 0 && errno == EINTR) continue;
@@ -66,6 +68,7 @@ FdReceiver::~FdReceiver() {
 }
 
 void FdReceiver::run() {
+  jail::enter_thread(jail::Role::descriptors);
   constexpr size_t max_peers = 64;
   std::vector<Descriptor> peers;
   for (;;) {

@@ -13,6 +13,8 @@
 #include <chrono>
 #include <thread>
 
+#include "jail/jail.h"
+
 namespace tskata::os {
 
 namespace {
@@ -64,6 +66,7 @@ void Relay::run() {
   sigfillset(&all);
   sigdelset(&all, interrupt_signal());
   ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+  jail::enter_thread(jail::Role::relay);
   const int error = pump();
   if (half_close_) ::shutdown(destination_.get(), SHUT_WR);
   {

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "jail/jail.h"
 #include "linux/unix_socket.h"
 
 namespace tskata::transport {
@@ -467,6 +468,7 @@ VhostUserServer::~VhostUserServer() {
 }
 
 void VhostUserServer::run() {
+  jail::enter_thread(jail::Role::vhost_user);
   std::string reason;
   try {
     std::array<pollfd, 2> wait{{{listener_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};

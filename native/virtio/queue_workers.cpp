@@ -8,6 +8,8 @@
 #include <array>
 #include <cstdio>
 
+#include "jail/jail.h"
+
 namespace tskata::virtio {
 
 QueueReader::QueueReader(ActiveQueue queue) : queue_(std::move(queue)), stop_(os::checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {}
@@ -84,6 +86,7 @@ QueueWorkers::Body QueueWorkers::each(Serve serve) {
 
 void QueueWorkers::run() {
   try {
+    jail::enter_thread(jail::Role::device);
     body_(reader_);
   } catch (const std::exception& error) {  // QueueFault, or a host that is out of memory or descriptors: not the pod's end
     end(error.what());

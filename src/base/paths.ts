@@ -91,6 +91,8 @@ export interface PodPaths {
   readonly spans: string;
   readonly consoleLog: string;
   readonly sandboxLog: string;
+  /** What it writes to its standard error: the jail's last words among others. */
+  readonly sandboxErrors: string;
   readonly hypervisorLog: string;
 }
 
@@ -104,6 +106,7 @@ export function podPaths(folder: string): PodPaths {
     spans: join(folder, "spans.jsonl"),
     consoleLog: join(folder, "console.log"),
     sandboxLog: join(folder, "sandbox.log"),
+    sandboxErrors: join(folder, "sandbox.stderr"),
     hypervisorLog: join(folder, "qemu.log"),
   };
 }

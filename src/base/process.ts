@@ -1,5 +1,5 @@
 /** Host processes by pid and start time: a pid alone may be reused by another process at any moment. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 export interface ProcessRef {
   readonly pid: number;
@@ -16,14 +16,8 @@ export interface ProcessFacts extends ProcessRef {
 
 /** What /proc says of a pid, or undefined when there is no such process. */
 export function processFacts(pid: number): ProcessFacts | undefined {
-  let stat: string;
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-  } catch {
-    return undefined;
-  }
-  // The command name in parentheses may hold anything, spaces and parentheses too: fields start after the last one.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = statFields(pid);
+  if (fields === undefined) return undefined;
   return {
     pid,
     state: fields[0] ?? "X",
@@ -31,6 +25,20 @@ export function processFacts(pid: number): ProcessFacts | undefined {
     session: Number(fields[3]),
     startTime: Number(fields[19]),
   };
+}
+
+/** Fields of /proc/<pid>/stat from the third on. */
+function statFields(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // The command name in parentheses may hold anything, spaces and parentheses too: fields start after the last one.
+    return stat
+      .slice(stat.lastIndexOf(")") + 2)
+      .trimEnd()
+      .split(" ");
+  } catch {
+    return undefined;
+  }
 }
 
 /** Names a process that runs now. */
@@ -55,6 +63,36 @@ export function signalProcess(ref: ProcessRef, signal: NodeJS.Signals | number):
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ESRCH") return false;
     throw error;
+  }
+}
+
+/** How a child of ours has ended that nobody has waited for, as waitpid gives it: field 52 of its stat; undefined when it is gone. */
+export function waitStatusOf(ref: ProcessRef): number | undefined {
+  const stat = statFields(ref.pid);
+  return stat?.[0] === "Z" && Number(stat[19]) === ref.startTime ? Number(stat[49]) : undefined;
+}
+
+/** A process's pid here from the one it has in the pid namespace of `member`; undefined when there is none. */
+export function pidFromInside(member: number, inside: number): number | undefined {
+  const space = pidNamespace(member);
+  return space === undefined ? undefined : allPids().find((pid) => pidNamespace(pid) === space && innermostPid(pid) === inside);
+}
+
+function pidNamespace(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return undefined;
+  }
+}
+
+/** "NSpid:" lists a process's pids from the reader's namespace down to its own. */
+function innermostPid(pid: number): number | undefined {
+  try {
+    const line = /^NSpid:\s*(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    return line === undefined ? undefined : Number(line.split(/\s+/).at(-1));
+  } catch {
+    return undefined;
   }
 }
 

@@ -20,6 +20,10 @@ export function signalNumber(name: NodeJS.Signals): number {
   return constants.signals[name] ?? 0;
 }
 
+export function signalName(number: number): NodeJS.Signals | undefined {
+  return (Object.keys(constants.signals) as NodeJS.Signals[]).find((name) => constants.signals[name] === number);
+}
+
 function realTime(name: string): number | undefined {
   const match = /^RT(MIN|MAX)(?:([+-])(\d+))?$/.exec(name);
   if (match === null) return undefined;

@@ -21,6 +21,10 @@ const podConfigSchema = z.object({
   guestLogLevel: z.string(),
   logLevel: z.string(),
   fsThreads: z.int().check(z.minimum(1)),
+  /** Whether the jail's lists of system calls hold. */
+  seccomp: z.enum(["enforce", "log", "off"]),
+  /** Milliseconds the machine gets to end by itself. */
+  stopTimeoutMs: z.int().check(z.minimum(1)),
 });
 
 export type PodConfig = z.infer<typeof podConfigSchema>;

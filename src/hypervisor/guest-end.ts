@@ -1,8 +1,5 @@
 /** Why a guest has ended, from what the driver saw and what the guest's console says last: the same words whatever the driver. */
 
-/** The newest of a console that are looked at, in bytes. */
-export const CONSOLE_TAIL_BYTES = 64 * 1024;
-
 const PANIC = /Kernel panic - not syncing: (.{0,200})/g;
 const INIT_KILLED = /^Attempted to kill init! exitcode=0x([0-9a-f]{8})/;
 

@@ -79,7 +79,6 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   const stdio = planStdio({ ...options, terminal, size });
   using _stdio = { [Symbol.dispose]: () => stdio.close() };
   const placed = work.spans.measure("place root filesystem and mounts", async () => {
-    await sandbox.jailed();
     await placeTrees(guest.placements, sandbox.pid, podPaths(work.state.pod.folder).shared, undo);
   });
   const ready = work.spans.measure("wait for the virtual machine", () => sandbox.ready());
@@ -147,7 +146,6 @@ function takeId(folder: string): void {
 /** The sandbox a container goes to: where its trees are placed and when it can take them. */
 interface PodSandbox {
   readonly pid: number;
-  jailed(): Promise<void>;
   ready(): Promise<void>;
 }
 
@@ -161,16 +159,22 @@ async function startPod(work: Work): Promise<PodSandbox> {
   const { options, bundle, state, files, undo, spans } = work;
   const config = applyAnnotations(loadConfig(options.config), state.annotations);
   const pod = podPaths(state.pod.folder);
-  await preparePod(pod, { id: options.id, config, files, resources: bundle.linux.resources, annotations: state.annotations, hostname: bundle.spec.hostname });
+  const podConfig = await preparePod(pod, {
+    id: options.id,
+    config,
+    files,
+    resources: bundle.linux.resources,
+    annotations: state.annotations,
+    hostname: bundle.spec.hostname,
+  });
   spans.writeTo(pod.spans);
-  const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders));
+  const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders, podConfig));
   undo.defer(async () => await endSandbox(sandbox, options.logger));
   update(work, {
     pod: { ...state.pod, sandboxPid: sandbox.ref.pid, sandboxStartTime: sandbox.ref.startTime, cgroups: state.cgroups },
   });
   return {
     pid: sandbox.ref.pid,
-    jailed: async () => await sandbox.jailed(),
     ready: async () => await sandbox.ready(config.sandbox.start_timeout_s * 1000),
   };
 }
@@ -192,7 +196,7 @@ async function joinPod(work: Work, podId: string): Promise<PodSandbox> {
   const sandbox = sandboxRef(owner);
   if (sandbox === undefined) throw new TskataError("unavailable", `the pod ${podId} is not ready`);
   update(work, { pod: owner.pod });
-  return { pid: sandbox.pid, jailed: async () => {}, ready: async () => {} };
+  return { pid: sandbox.pid, ready: async () => {} };
 }
 
 function startContainerProxy(work: Work, stdio: StdioPlan): ProxyProcess {

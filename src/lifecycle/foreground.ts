@@ -1,11 +1,12 @@
 /** A command that stays while a guest process runs: signals and window sizes go there, its end becomes ours. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { titledTail } from "../base/log-tail.ts";
 import { podPaths } from "../base/paths.ts";
 import { isAlive, signalProcess } from "../base/process.ts";
 import { native } from "../native.ts";
 import { readExit, type StateFile } from "../oci/state-file.ts";
-import { logTail, sandboxRef } from "./pods.ts";
+import { sandboxRef } from "./pods.ts";
 import type { ProxyProcess } from "./proxy.ts";
 
 /** As runc: all that can be caught, but those about our own children and terminal. */
@@ -74,6 +75,5 @@ export function lossReason(state: StateFile): string | undefined {
   const reason = readExit(state)?.reason;
   if (reason !== undefined) return reason;
   if (isAlive(sandboxRef(state))) return undefined;
-  const tail = logTail(paths.consoleLog);
-  return `the sandbox process of the virtual machine died${tail === "" ? "" : `\nlast lines of the guest console:\n${tail}`}`;
+  return `the sandbox process of the virtual machine died${titledTail("sandbox", paths.sandboxErrors)}${titledTail("guest console", paths.consoleLog)}`;
 }

@@ -1,6 +1,8 @@
 /** Calls to a pod's sandbox process, in the command line's terms. */
 import { join } from "node:path";
+import * as z from "zod/mini";
 import { podPaths } from "../base/paths.ts";
+import { pidFromInside } from "../base/process.ts";
 import { ControlClient } from "../control/client.ts";
 import { handOver as sendDescriptors } from "../control/handoff.ts";
 import {
@@ -20,6 +22,8 @@ import {
   type UpdateRequest,
 } from "../protocols/generated/control.ts";
 import type { StdioPlan } from "./stdio.ts";
+
+const infoSchema = z.looseObject({ pids: z.object({ sandbox: z.int(), hypervisor: z.optional(z.int()) }) });
 
 export class PodClient implements Disposable {
   readonly #client: ControlClient;
@@ -77,8 +81,10 @@ export class PodClient implements Disposable {
     await this.#client.call(ControlService.resize, request);
   }
 
-  async info(): Promise<string> {
-    return Buffer.from((await this.#client.call(ControlService.info, {})).json).toString("utf8");
+  /** What the sandbox process tells of itself; pids are the host's. */
+  async info(sandboxPid: number): Promise<Record<string, unknown>> {
+    const { pids, ...rest } = infoSchema.parse(JSON.parse(Buffer.from((await this.#client.call(ControlService.info, {})).json).toString("utf8")));
+    return { ...rest, pids: { sandbox: sandboxPid, hypervisor: pids.hypervisor && pidFromInside(sandboxPid, pids.hypervisor) } };
   }
 
   async shutdown(request: ShutdownRequest, timeoutMs?: number): Promise<void> {

@@ -19,7 +19,7 @@ export interface PodPreparation {
 }
 
 /** Checks what the machine needs and writes down how it is to be started. */
-export async function preparePod(paths: PodPaths, { id, config, files, resources, annotations, hostname }: PodPreparation): Promise<void> {
+export async function preparePod(paths: PodPaths, { id, config, files, resources, annotations, hostname }: PodPreparation): Promise<PodConfig> {
   const { why: _, ...hypervisor } = await chooseDriver(config.hypervisor);
   const size = podSize(config.guest, resources, annotations);
   const podConfig: PodConfig = {
@@ -35,9 +35,12 @@ export async function preparePod(paths: PodPaths, { id, config, files, resources
     guestLogLevel: config.guest.log_level,
     logLevel: config.sandbox.log_level,
     fsThreads: config.sandbox.fs_threads,
+    seccomp: config.sandbox.seccomp,
+    stopTimeoutMs: config.sandbox.stop_timeout_s * 1000,
   };
   mkdirSync(paths.shared, { recursive: true, mode: 0o700 });
   writeFileSync(paths.config, `${JSON.stringify(podConfig, null, 2)}\n`, { mode: 0o600 });
+  return podConfig;
 }
 
 /** Removes a container's or pod's folder. What was placed below it is in another mount namespace and has gone with that. */

@@ -1,5 +1,5 @@
 /** Which containers belong to which pod, read from the state files below --root. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
 import { isAlive, type ProcessRef } from "../base/process.ts";
 import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
@@ -56,23 +56,4 @@ export function findPodOwner(root: string, podId: string): StateFile {
 /** The container of this pod whose init the host knows as `proxyPid`. */
 export function findByProxy(root: string, podFolder: string, proxyPid: number): string | undefined {
   return podMembers(root, podFolder).find((state) => state.proxy?.pid === proxyPid && statusOf(state) !== "stopped")?.id;
-}
-
-const TAIL_BYTES = 1500;
-
-/** The last lines of a log, for an error that says what died; empty when there is none. */
-export function logTail(file: string, lines = 8): string {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch {
-    return "";
-  }
-  const tail = text
-    .slice(-TAIL_BYTES)
-    .replace(/\r/g, "")
-    .replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "")
-    .trimEnd()
-    .split("\n");
-  return tail.slice(-lines).join("\n");
 }

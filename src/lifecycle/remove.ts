@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { cgroupName, containerPaths, podPaths } from "../base/paths.ts";
 import { allPids, isAlive, type ProcessRef, processRef, signalProcess, waitForEnd } from "../base/process.ts";
+import { parsePodConfig } from "../control/pod-config.ts";
 import { cgroupMembers, cgroupPath, hierarchies, removeCgroup } from "../host/cgroup.ts";
 import { lock } from "../host/lock.ts";
 import { removeTree } from "../host/trees.ts";
@@ -20,8 +21,10 @@ import { readContainerSpec, withPod } from "./container.ts";
 import { removePodFolder } from "./pod-folder.ts";
 import { podMembers, sandboxRef } from "./pods.ts";
 
-/** A guest asked to stop gets this long; emulated machines are slow. */
-const SHUTDOWN_MS = 10_000;
+/** Where the pod's configuration can't be read any more. */
+const STOP_MS = 10_000;
+/** For the answer, and for the process's end after the machine's. */
+const GRACE_MS = 2000;
 const CALL_MS = 10_000;
 const END_MS = 10_000;
 
@@ -107,13 +110,23 @@ async function leavePod(state: StateFile, warn: (message: string) => void): Prom
   rmSync(exitPath(state), { force: true });
 }
 
+/** sandbox.stop_timeout_s, as it was when the pod was started. */
+function stopTimeoutMs(podFolder: string): number {
+  try {
+    return parsePodConfig(readFileSync(podPaths(podFolder).config, "utf8")).stopTimeoutMs;
+  } catch {
+    return STOP_MS;
+  }
+}
+
 /** Ends the machine: asked first, killed after the deadline. */
 async function endPod(state: StateFile, warn: (message: string) => void): Promise<void> {
   const sandbox = sandboxRef(state);
   if (sandbox !== undefined && isAlive(sandbox)) {
     try {
-      await withPod(state, async (client) => await client.shutdown({ timeoutMs: SHUTDOWN_MS }, SHUTDOWN_MS + 2000));
-      await waitForEnd(sandbox, END_MS);
+      const timeoutMs = stopTimeoutMs(state.pod.folder);
+      await withPod(state, async (client) => await client.shutdown({ timeoutMs }, timeoutMs + GRACE_MS));
+      await waitForEnd(sandbox, timeoutMs + GRACE_MS);
     } catch (error) {
       if (isAlive(sandbox)) warn(`the virtual machine did not stop when asked and is killed: ${errorChain(error)}`);
     }

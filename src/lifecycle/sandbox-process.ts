@@ -1,20 +1,25 @@
 /**
  * Starts a pod's sandbox process and waits for it.
  *
- *   command line ── spawn, detached ──► tskata-jail: joins the cgroup, own mount namespace, tmpfs on <pod>/shared
- *                                        └─ execve ──► node sandbox.cjs, working folder <pod>, fd 3: the ready pipe
+ *   command line ── spawn ──► tskata-jail: joins the cgroup, own namespaces, own root
+ *                              └─ clone, as the command line's child ──► number 1 of its pid namespace
+ *                                                                         └─ execve ──► node sandbox.cjs, working folder <pod>
  *
- * Trees can be placed in its mount namespace as soon as the jail has become node; the machine boots meanwhile.
+ * By descriptor 3 tskata-jail tells which process that is ("pid N"), then the sandbox how its start went (a line of JSON). From the first
+ * on trees can be placed in its mount namespace; the machine boots meanwhile.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync, readlinkSync, realpathSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import * as z from "zod/mini";
 import { errorChain, TskataError } from "../base/errors.ts";
+import { titledTail } from "../base/log-tail.ts";
 import { type Installation, podPaths } from "../base/paths.ts";
-import { isAlive, type ProcessRef, processRef, signalProcess, waitForEnd } from "../base/process.ts";
-import { logTail } from "./pods.ts";
+import { type ProcessRef, processRef, signalProcess, waitForEnd, waitStatusOf } from "../base/process.ts";
+import { signalName } from "../base/signals.ts";
+import type { PodConfig } from "../control/pod-config.ts";
+import { jailViews } from "../host/jail.ts";
 
 const readySchema = z.union([
   z.object({ ok: z.literal(true) }),
@@ -25,28 +30,38 @@ const KILL_WAIT_MS = 5000;
 
 export interface SandboxProcess {
   readonly ref: ProcessRef;
-  /** Resolves once its mount namespace stands. */
-  jailed(): Promise<void>;
   /** Resolves once the machine runs and its agent answers; rejects with why not. */
   ready(timeoutMs: number): Promise<void>;
   /** Ends it and what it started, now. */
   kill(): Promise<void>;
 }
 
-export function startSandbox(files: Installation, podFolder: string, cgroups: readonly string[]): SandboxProcess {
+/** Resolves once its mount namespace stands. */
+export async function startSandbox(files: Installation, podFolder: string, cgroups: readonly string[], pod: PodConfig): Promise<SandboxProcess> {
   const paths = podPaths(podFolder);
   const args = [
+    ...["sandbox", "--tell", "3", "--keep-fd", "3", "--shared", paths.shared, "--chdir", podFolder, "--seccomp", pod.seccomp],
     ...cgroups.flatMap((folder) => ["--cgroup-procs", join(folder, "cgroup.procs")]),
-    ...["--shared", paths.shared, "--chdir", podFolder, "--keep-fd", "3", "--", files.node, files.sandbox],
+    ...jailViews(files, pod, podFolder),
+    // SIGUSR1 would open a debugger; and the thread that waits for it blocks the signal by which the jail closes.
+    ...["--", files.node, "--disable-sigusr1", files.sandbox],
   ];
-  const log = openSync(join(podFolder, "sandbox.stderr"), "a", 0o600);
-  let child: ChildProcess;
+  const log = openSync(paths.sandboxErrors, "a", 0o600);
+  let jail: ChildProcess;
   try {
-    child = spawn(files.jail, args, { cwd: "/", detached: true, stdio: ["ignore", log, log, "pipe"], env: environment() });
+    jail = spawn(files.jail, args, { cwd: "/", detached: true, stdio: ["ignore", log, log, "pipe"], env: environment() });
   } finally {
     closeSync(log);
   }
-  return new Started(child, files, podFolder);
+  const exited = new Promise<string>((done) => {
+    jail.once("error", (error) => done(`could not be started: ${error.message}`));
+    jail.once("exit", (code, signal) => done(signal === null ? `exited with ${code}` : `was killed by ${signal}`));
+  });
+  const pipe = new ReadyPipe(jail.stdio[3] as Readable);
+  const pid = await pipe.pid;
+  const ref = pid === undefined ? undefined : processRef(pid);
+  if (ref === undefined) throw new TskataError("unavailable", `the jail of the sandbox process ${await exited}${tails(podFolder)}`);
+  return new Started(ref, pipe, podFolder);
 }
 
 /** Nothing of the caller's environment reaches the sandbox but where tskata's own parts are. */
@@ -56,51 +71,63 @@ function environment(): NodeJS.ProcessEnv {
   return { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ...Object.fromEntries(entries) };
 }
 
-class Started implements SandboxProcess {
-  readonly ref: ProcessRef;
-  readonly #child: ChildProcess;
-  readonly #jail: string;
-  readonly #folder: string;
-  readonly #failed: Promise<never>;
-  readonly #answer: Promise<string>;
+/** The two lines of descriptor 3. */
+class ReadyPipe {
+  /** Undefined when the jail ended without one. */
+  readonly pid: Promise<number | undefined>;
+  /** What follows, to the end. */
+  readonly answer: Promise<string>;
+  readonly #stream: Readable;
 
-  constructor(child: ChildProcess, files: Installation, folder: string) {
-    this.#child = child;
-    this.#jail = files.jail;
-    this.#folder = folder;
-    this.#failed = new Promise((_, fail) => {
-      child.once("error", (error) => fail(new TskataError("unavailable", `start ${files.jail}`, { cause: error })));
+  constructor(stream: Readable) {
+    this.#stream = stream;
+    let text = "";
+    let tellPid: (pid: number | undefined) => void = () => {};
+    this.pid = new Promise((tell) => {
+      tellPid = tell;
     });
-    this.#failed.catch(() => {}); // told by whoever waits
-    this.#answer = readAll(child.stdio[3] as Readable);
-    child.unref();
-    const ref = child.pid === undefined ? undefined : processRef(child.pid);
-    this.ref = ref ?? { pid: child.pid ?? -1, startTime: -1 };
+    this.answer = new Promise((tell) => {
+      stream.on("data", (part) => {
+        text += String(part);
+        const pid = /^pid (\d+)\n/.exec(text)?.[1];
+        if (pid !== undefined) tellPid(Number(pid));
+      });
+      stream.on("close", () => {
+        tellPid(undefined);
+        tell(text.slice(text.indexOf("\n") + 1));
+      });
+      stream.on("error", () => {}); // "close" follows
+    });
   }
 
-  async jailed(): Promise<void> {
-    const jail = realpathSync(this.#jail);
-    for (;;) {
-      if (this.#child.pid === undefined) await this.#failed;
-      const program = isAlive(this.ref) ? programOf(this.ref.pid) : undefined;
-      if (program === undefined) throw await this.#death();
-      if (program !== jail) return;
-      await new Promise((wake) => setTimeout(wake, 1));
-    }
+  close(): void {
+    this.#stream.destroy();
+  }
+}
+
+class Started implements SandboxProcess {
+  readonly ref: ProcessRef;
+  readonly #pipe: ReadyPipe;
+  readonly #folder: string;
+
+  constructor(ref: ProcessRef, pipe: ReadyPipe, folder: string) {
+    this.ref = ref;
+    this.#pipe = pipe;
+    this.#folder = folder;
   }
 
   async ready(timeoutMs: number): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, fail) => {
       timer = setTimeout(() => {
-        fail(new TskataError("unavailable", `the virtual machine is not ready after ${timeoutMs / 1000} s${this.#tails()}`));
+        fail(new TskataError("unavailable", `the virtual machine is not ready after ${timeoutMs / 1000} s${tails(this.#folder)}`));
       }, timeoutMs);
     });
     try {
-      await this.#read(await Promise.race([this.#answer, this.#failed, late]));
+      await this.#read(await Promise.race([this.#pipe.answer, late]));
     } finally {
       clearTimeout(timer);
-      (this.#child.stdio[3] as Readable).destroy();
+      this.#pipe.close();
     }
   }
 
@@ -114,30 +141,16 @@ class Started implements SandboxProcess {
     }
     const parsed = readySchema.safeParse(value);
     if (!parsed.success) throw new TskataError("internal", "the sandbox process gave an answer that is none");
-    if (!parsed.data.ok) throw new TskataError("unavailable", `${parsed.data.error.message}${this.#tails()}`);
+    if (!parsed.data.ok) throw new TskataError("unavailable", `${parsed.data.error.message}${tails(this.#folder)}`);
   }
 
-  /** The error for a sandbox that ended without a word. */
+  /** The error for a sandbox that ended without a word. It is our child, and nobody has waited for it. */
   async #death(): Promise<TskataError> {
     await waitForEnd(this.ref, KILL_WAIT_MS);
-    const { exitCode, signalCode } = this.#child;
-    const how = signalCode !== null ? `was killed by ${signalCode}` : `exited with ${exitCode ?? "an unknown status"}`;
-    return new TskataError("unavailable", `the sandbox process ${how} before the virtual machine was ready${this.#tails()}`);
-  }
-
-  /** What a reader needs before the folder is rolled back. */
-  #tails(): string {
-    const paths = podPaths(this.#folder);
-    const logs: [string, string][] = [
-      ["sandbox", join(this.#folder, "sandbox.stderr")],
-      ["hypervisor", paths.hypervisorLog],
-      ["guest console", paths.consoleLog],
-    ];
-    return logs
-      .map(([name, file]) => [name, logTail(file)] as const)
-      .filter(([, tail]) => tail !== "")
-      .map(([name, tail]) => `\nlast lines of the ${name}:\n${tail}`)
-      .join("");
+    return new TskataError(
+      "unavailable",
+      `the sandbox process ${endInWords(waitStatusOf(this.ref))} before the virtual machine was ready${tails(this.#folder)}`,
+    );
   }
 
   async kill(): Promise<void> {
@@ -150,16 +163,17 @@ class Started implements SandboxProcess {
   }
 }
 
-function programOf(pid: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, "");
-  } catch {
-    return undefined;
-  }
+/** A wait status as a sentence's predicate. */
+export function endInWords(status: number | undefined): string {
+  if (status === undefined) return "ended";
+  const signal = signalName(status & 0x7f);
+  if (signal === undefined) return `exited with ${status >> 8}`;
+  const why = signal === "SIGSYS" ? " by its jail, for a system call that no list allows (sandbox.seccomp, docs/security.md)," : "";
+  return `was killed by ${signal}${why}`;
 }
 
-async function readAll(stream: Readable): Promise<string> {
-  let text = "";
-  for await (const part of stream) text += String(part);
-  return text;
+/** What a reader needs before the folder is rolled back. */
+function tails(folder: string): string {
+  const paths = podPaths(folder);
+  return titledTail("sandbox", paths.sandboxErrors) + titledTail("hypervisor", paths.hypervisorLog) + titledTail("guest console", paths.consoleLog);
 }

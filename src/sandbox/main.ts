@@ -2,6 +2,7 @@
 import { closeSync, readFileSync, writeSync } from "node:fs";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { parsePodConfig } from "../control/pod-config.ts";
+import { native } from "../native.ts";
 import { openLog } from "./log.ts";
 import { Sandbox } from "./sandbox.ts";
 
@@ -24,6 +25,7 @@ async function main(): Promise<void> {
   process.on("unhandledRejection", (reason) => log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection"));
   // The pod is ended by its deletion; a terminal's signals are for the command line.
   for (const signal of ["SIGINT", "SIGHUP", "SIGPIPE"] as const) process.on(signal, () => {});
+  native().planJail();
   const sandbox = new Sandbox(config, log);
   process.on("SIGTERM", () => void sandbox.shutdown(0));
   try {

@@ -1,13 +1,14 @@
 /** A pod's sandbox: devices, machine, agent, control API; its start read top-down. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentClient } from "../agent-client/agent-client.ts";
 import { TskataError } from "../base/errors.ts";
+import { logTail, titledTail } from "../base/log-tail.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
-import { CONSOLE_TAIL_BYTES, guestEnd } from "../hypervisor/guest-end.ts";
+import { guestEnd } from "../hypervisor/guest-end.ts";
 import { startKvm } from "../hypervisor/kvm/kvm.ts";
 import type { Machine } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
@@ -25,6 +26,7 @@ import type { Log } from "./log.ts";
 const GUEST_CID = 3;
 const VSOCK = "vsock.sock";
 const SHARED_TAG = "tskata";
+const CONSOLE = "console.log";
 const CALL_MS = 120_000;
 const ENTROPY_BYTES = 64;
 const KILL_GRACE_MS = 2000;
@@ -61,6 +63,7 @@ export class Sandbox {
     const listening = listenForAgent(`${VSOCK}_${AGENT_PORT}`);
     const bootNs = now();
     const machine = this.#startMachine();
+    await this.#spans.measure("close the jail", () => this.#closeJail());
     await this.#spans.measure("boot until the agent listens", async () => await this.#unlessDead(machine, listening.connected));
     listening.close();
     this.#guest = await this.#spans.measure("agent answers", async () => await this.#unlessDead(machine, this.#agent.call(SandboxService.check, {}, CALL_MS)));
@@ -78,21 +81,28 @@ export class Sandbox {
   }
 
   #startMachine(): Machine {
-    const { hypervisor, jail, kernel, image, kernelParameters, vcpus, memoryMib } = this.#config;
-    const options = { kernel, image, kernelParameters, vcpus, memoryMib, vsock: this.#vsock, fs: this.#fs, consoleLog: "console.log" };
+    const { hypervisor, jail, seccomp, kernel, image, kernelParameters, vcpus, memoryMib } = this.#config;
+    const options = { kernel, image, kernelParameters, vcpus, memoryMib, vsock: this.#vsock, fs: this.#fs, consoleLog: CONSOLE };
     const machine =
       hypervisor.driver === "kvm"
         ? startKvm(hypervisor.device, options)
-        : startQemu({ program: hypervisor.qemu, accelerator: hypervisor.accelerator, jail, log: "qemu.log" }, options);
+        : startQemu({ program: hypervisor.qemu, accelerator: hypervisor.accelerator, jail, seccomp, log: "qemu.log" }, options);
     this.#machine = machine;
     void machine.ended.then((how) => this.#onMachineEnd(how));
     return machine;
   }
 
+  /** Before the guest's first instruction: the machine waits for its devices, whose threads wait for this. */
+  #closeJail(): void {
+    const { seccomp } = this.#config;
+    if (seccomp !== "enforce") this.#log.warn({ seccomp }, "system calls of the jail are not limited: sandbox.seccomp in the configuration");
+    native().closeJail(seccomp);
+  }
+
   /** What `work` gives, or why the machine has ended before. */
   async #unlessDead<T>(machine: Machine, work: Promise<T>): Promise<T> {
     const dead = machine.ended.then((how): never => {
-      throw new TskataError("unavailable", `the virtual machine has ended: ${guestEnd(how, readConsole())}`);
+      throw new TskataError("unavailable", `the virtual machine has ended: ${guestEnd(how, logTail(CONSOLE))}`);
     });
     dead.catch(() => {});
     return await Promise.race([work, dead]);
@@ -172,6 +182,7 @@ export class Sandbox {
       memoryMib: this.#config.memoryMib,
       kernel: this.#guest?.kernel,
       agent: this.#guest?.version,
+      // As the jail's own pid namespace counts them.
       pids: { sandbox: process.pid, hypervisor: this.#machine?.pid },
       guest: numbers,
       containers: this.#containers.ids(),
@@ -181,7 +192,7 @@ export class Sandbox {
   /** Not asked for: whoever waits for a process of the pod learns why. */
   async #onMachineEnd(how: string): Promise<void> {
     if (this.#stopping !== undefined) return;
-    const reason = `the virtual machine died: ${guestEnd(how, readConsole())}${consoleTail()}`;
+    const reason = `the virtual machine died: ${guestEnd(how, logTail(CONSOLE))}${titledTail("guest console", CONSOLE)}`;
     this.#log.error({ reason }, "the virtual machine died");
     writeFileSync("failure", reason, { mode: 0o600 });
     await this.#containers.lose(reason);
@@ -218,24 +229,4 @@ function listenForAgent(path: string): { connected: Promise<void>; close: () => 
   server.listen(path);
   const connected = once(server, "connection").then(() => {});
   return { connected, close: () => void server.close() };
-}
-
-const TAIL_LINES = 8;
-
-function consoleTail(): string {
-  const text = readConsole().split("\n").slice(-TAIL_LINES).join("\n");
-  return text === "" ? "" : `\nlast lines of the guest console:\n${text}`;
-}
-
-/** The newest of what the guest has printed, with nothing in it that a terminal would obey. */
-function readConsole(): string {
-  try {
-    const tail = readFileSync("console.log").subarray(-CONSOLE_TAIL_BYTES).toString("utf8");
-    return tail
-      .replaceAll("\r", "")
-      .trimEnd()
-      .replaceAll(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "?");
-  } catch {
-    return "";
-  }
 }

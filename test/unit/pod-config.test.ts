@@ -16,6 +16,8 @@ const config: PodConfig = {
   guestLogLevel: "info",
   logLevel: "info",
   fsThreads: 4,
+  seccomp: "enforce",
+  stopTimeoutMs: 10_000,
 };
 
 test("what was written is read", (t) => {

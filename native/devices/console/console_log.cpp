@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "jail/jail.h"
+
 namespace tskata::devices::console {
 
 BoundedFile::BoundedFile(os::Descriptor file) : file_(std::move(file)) {
@@ -66,10 +68,7 @@ void BoundedFile::move_tail() {
   (void)!::ftruncate(file_.get(), static_cast<off_t>(size_));
 }
 
-ConsoleLog::ConsoleLog(os::Descriptor file) : file_(std::move(file)) {
-  buffer_.reserve(buffer_bytes);
-  thread_ = std::thread([this] { run(); });
-}
+ConsoleLog::ConsoleLog(os::Descriptor file) : file_(std::move(file)) { buffer_.reserve(buffer_bytes); }
 
 ConsoleLog::~ConsoleLog() {
   {
@@ -77,7 +76,7 @@ ConsoleLog::~ConsoleLog() {
     stopping_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void ConsoleLog::put(uint8_t byte) {
@@ -88,6 +87,8 @@ void ConsoleLog::put(uint8_t byte) {
       ++dropped_;
       return;
     }
+    // Not before: until the jail has closed a thread would wait for that (jail/jail.h), and who ends this log would wait for the thread.
+    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
     first = buffer_.empty();
     buffer_.push_back(static_cast<char>(byte));
   }
@@ -95,6 +96,7 @@ void ConsoleLog::put(uint8_t byte) {
 }
 
 void ConsoleLog::run() {
+  jail::enter_thread(jail::Role::device);
   std::string taken;
   taken.reserve(buffer_bytes);
   std::unique_lock lock(mutex_);

@@ -1,8 +1,13 @@
 // virtio-fs (virtio 1.2 §5.11): the FUSE server on virtqueues.
 #pragma once
 #include <array>
+#include <condition_variable>
+#include <latch>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "devices/fs/server.h"
 #include "virtio/device.h"
@@ -30,9 +35,31 @@ class FsDevice final : public virtio::Device {
   void reset() override;
 
  private:
+  // A started queue and how many of its threads serve it. Unlike virtio::QueueWorkers' these outlive it: they are made with the device,
+  // because they keep rights which the thread that starts a queue no longer has (jail/jail.h).
+  struct Service {
+    explicit Service(virtio::ActiveQueue queue) : reader(std::move(queue)) {}
+    virtio::QueueReader reader;
+    uint64_t number = 0;   // counts the starts of all queues
+    unsigned workers = 0;  // inside `work`
+    bool broken = false;
+  };
+
+  size_t thread_count(size_t index) const { return index == 0 ? 1 : options_.threads; }
+  void run_worker(size_t index);
+  Service* next_service(size_t index, uint64_t last);
+  void work(Service& service);
+  void leave(Service& service, const char* fault);
+
   FsOptions options_;
   Server server_;
-  std::array<std::unique_ptr<virtio::QueueWorkers>, 2> workers_;
+  std::mutex mutex_;  // what follows, and a service's numbers
+  std::condition_variable changed_;
+  std::array<std::unique_ptr<Service>, 2> services_;
+  uint64_t last_number_ = 0;
+  bool ending_ = false;
+  std::latch registered_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace tskata::devices::fs

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <future>
 
+#include "jail/jail.h"
 #include "linux/unix_socket.h"
 #include "virtio/pieces.h"
 
@@ -196,6 +197,7 @@ void VsockDevice::watch(int fd, uint32_t events, Pollable* what) {
 }
 
 void VsockDevice::run() {
+  jail::enter_thread(jail::Role::vsock);
   std::array<epoll_event, 64> events;
   while (!stopping_) {
     const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);

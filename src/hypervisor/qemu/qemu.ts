@@ -10,8 +10,9 @@ import { qemuArguments } from "./command-line.ts";
 export interface QemuDriver {
   readonly program: string;
   readonly accelerator: "kvm" | "tcg";
-  /** Program that ends the child when this process dies. */
+  /** Program that confines the child. It dies with this process, which is number 1 of their pid namespace. */
   readonly jail: string;
+  readonly seccomp: "enforce" | "log" | "off";
   /** What QEMU says is appended here. */
   readonly log: string;
 }
@@ -30,7 +31,7 @@ export function startQemu(driver: QemuDriver, options: MachineOptions): Machine 
   const log = openSync(driver.log, "a", 0o600);
   let child: ChildProcess;
   try {
-    child = spawn(driver.jail, ["--die-with-parent", "--", driver.program, ...args], { stdio: ["ignore", log, log] });
+    child = spawn(driver.jail, ["hypervisor", "--seccomp", driver.seccomp, "--", driver.program, ...args], { stdio: ["ignore", log, log] });
   } finally {
     closeSync(log);
   }
