@@ -347,6 +347,7 @@ constexpr auto hypervisor = std::to_array<Rule>({
     violate(SYS_mknodat),
     violate(SYS_acct),
     violate(SYS_quotactl),
+    violate(SYS_kill),
     refuse(SYS_io_uring_setup),
     {SYS_socket, is(0, AF_UNIX)},
     violate(SYS_socket),

@@ -102,8 +102,9 @@ void enter_root(const RootOptions& options) {
 
 void mount_proc() {
   constexpr unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
-  // Processes alone: no /proc/sys, no kernel memory, no devices.
-  attempt(::mount("proc", "/proc", "proc", flags, "subset=pid,hidepid=invisible"), "mount /proc");
+  // Processes alone: no /proc/sys, no kernel memory, no devices. And of these only those that could be traced, which for the hypervisor
+  // is itself: hidepid=invisible would show it all, for group 0 is let through there.
+  attempt(::mount("proc", "/proc", "proc", flags, "subset=pid,hidepid=ptraceable"), "mount /proc");
 }
 
 }  // namespace tskata::jail

@@ -21,6 +21,8 @@ export interface JailedMachine {
 
 type Kind = "read" | "execute" | "write" | "device";
 
+type View = { readonly kind: Kind } | { readonly target: string };
+
 const LINKS_FOLLOWED = 40;
 const INTERPRETERS = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
 const LIBRARY_CACHE = "/etc/ld.so.cache";
@@ -67,7 +69,7 @@ export function libraryFolders(maps: string = readFileSync("/proc/self/maps", "u
 
 /** Collects views, and the symbolic links that lead to them. */
 export class Views {
-  readonly #views = new Map<string, { kind: Kind } | { target: string }>();
+  readonly #views = new Map<string, View>();
 
   showIfThere(kind: Kind, path: string): void {
     if (existsSync(path)) this.show(kind, path);
@@ -105,8 +107,18 @@ export class Views {
 
   flags(): string[] {
     return [...this.#views]
+      .filter(([path, view]) => !this.#isInside(path, view))
       .sort(([one], [other]) => (one < other ? -1 : 1))
       .flatMap(([path, view]) => ("kind" in view ? [`--${view.kind}`, path] : ["--link", path, view.target]));
+  }
+
+  /** Shown by a folder's view already. */
+  #isInside(path: string, view: View): boolean {
+    for (let at = dirname(path); at !== "/"; at = dirname(at)) {
+      const folder = this.#views.get(at);
+      if (folder !== undefined && "kind" in folder) return !("kind" in view) || folder.kind === view.kind;
+    }
+    return false;
   }
 }
 

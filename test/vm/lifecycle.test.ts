@@ -119,3 +119,25 @@ test.serial("hooks run at their times with the state on stdin", async (t) => {
   const inside = JSON.parse(readFileSync(join(bundle, "rootfs/hook-in-the-container"), "utf8")) as { id: string };
   t.is(inside.id, "h1");
 });
+
+test.serial("a machine that does not stop when asked gets sandbox.stop_timeout_s", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const removal = async (seconds: number): Promise<number> => {
+    const config = join(scratch.folder, `stop-${seconds}.toml`);
+    writeFileSync(config, `[sandbox]\nstop_timeout_s = ${seconds}\n`);
+    const id = `stop-${seconds}`;
+    const bundle = await scratch.bundle();
+    const created = await scratch.tryCreate(id, bundle, [], { TSKATA_CONFIG: config });
+    t.is(created.code, 0, describe(created));
+    const { pod } = JSON.parse(readFileSync(join(scratch.root, id, "state.json"), "utf8")) as { pod: { sandboxPid: number } };
+    const hypervisor = Number(readFileSync(`/proc/${pod.sandboxPid}/task/${pod.sandboxPid}/children`, "utf8").trim());
+    process.kill(hypervisor, "SIGSTOP");
+    const start = Date.now();
+    await scratch.tskata(["delete", "--force", id]);
+    return (Date.now() - start) / 1000;
+  };
+  const short = await removal(1);
+  const long = await removal(16);
+  t.true(long - short > 10, `${short} s with 1 s, ${long} s with 16 s`);
+  t.deepEqual(scratch.leftovers(), []);
+});

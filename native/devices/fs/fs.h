@@ -24,6 +24,7 @@ struct FsOptions {
 class FsDevice final : public virtio::Device {
  public:
   explicit FsDevice(FsOptions options);
+  ~FsDevice() override;
 
   uint32_t device_id() const override { return 26; }
   uint64_t features() const override { return virtio::feature_indirect_desc | virtio::feature_event_idx; }

@@ -1,0 +1,314 @@
+/**
+ * The jail of a pod's processes: what they still have, as the host's /proc shows it, and what they can still do, as a program in their
+ * place finds by trying.
+ */
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import test from "ava";
+import { installation } from "../../src/base/paths.ts";
+import { jailViews } from "../../src/host/jail.ts";
+import { findProgram } from "../../src/host/probe.ts";
+import { connectPod } from "../../src/lifecycle/pod-client.ts";
+import { binary, describe, hangLimitMs, repository, Scratch } from "../helpers/tskata.ts";
+
+const scratch = new Scratch("jail");
+test.after.always("clean up", async () => await scratch.cleanUp());
+
+const dist = dirname(dirname(binary));
+const NOTHING = "0000000000000000";
+/** chown, dac_override, fowner, fsetid, setgid, setuid, mknod, setfcap. */
+const FILE_SERVER = "00000000880000db";
+const OWN_NAMESPACES = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+interface Pod {
+  readonly sandbox: number;
+  readonly hypervisor: number;
+  readonly folder: string;
+}
+
+function podOf(id: string): Pod {
+  const state = JSON.parse(readFileSync(`${scratch.root}/${id}/state.json`, "utf8")) as { pod: { sandboxPid: number; folder: string } };
+  const sandbox = state.pod.sandboxPid;
+  const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8").trim().split(" ").map(Number);
+  if (children.length !== 1) throw new Error(`the sandbox has the children ${children.join(" ")}`);
+  return { sandbox, hypervisor: children[0] ?? 0, folder: state.pod.folder };
+}
+
+interface Thread {
+  readonly name: string;
+  readonly status: Readonly<Record<string, string>>;
+}
+
+function threadsOf(pid: number): Thread[] {
+  return readdirSync(`/proc/${pid}/task`).map((id) => {
+    const folder = `/proc/${pid}/task/${id}`;
+    const lines = readFileSync(`${folder}/status`, "utf8").split("\n");
+    return {
+      name: readFileSync(`${folder}/comm`, "utf8").trim(),
+      status: Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()])),
+    };
+  });
+}
+
+function capabilitiesOf({ status }: Thread): object {
+  return Object.fromEntries(["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map((name) => [name, status[name]]));
+}
+
+function capabilities(kept: string): object {
+  return { CapInh: NOTHING, CapPrm: kept, CapEff: kept, CapBnd: NOTHING, CapAmb: NOTHING };
+}
+
+/** Everything that is open but of the three first, with numbers and the tree's own names taken out. */
+function openKinds(pid: number, shared: string): string[] {
+  const kinds = new Set<string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    const target = readlinkOrEmpty(`/proc/${pid}/fd/${fd}`);
+    if (target !== "") kinds.add(target.startsWith(`${shared}/`) ? shared : target.replace(/:\[\d+\]$/, ""));
+  }
+  return [...kinds].sort();
+}
+
+function readlinkOrEmpty(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return ""; // closed meanwhile
+  }
+}
+
+/** Files and folders of the jail's root, as deep as its own tmpfs goes; the contents of what is shown are the host's. */
+function ownTree(root: string, shown: ReadonlySet<string>, at = ""): string[] {
+  return readdirSync(join(root, at), { withFileTypes: true }).flatMap((entry) => {
+    const path = `${at}/${entry.name}`;
+    if (shown.has(path) || path === "/proc" || !entry.isDirectory()) return [path];
+    return [path, ...ownTree(root, shown, path)];
+  });
+}
+
+test.serial("what the processes of a running pod have, and have not", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  await scratch.running("held");
+  const { sandbox, hypervisor, folder } = podOf("held");
+
+  for (const name of OWN_NAMESPACES) {
+    const own = readlinkSync(`/proc/${sandbox}/ns/${name}`);
+    t.not(own, readlinkSync(`/proc/self/ns/${name}`), `${name} namespace`);
+    t.is(readlinkSync(`/proc/${hypervisor}/ns/${name}`), own, `${name} namespace of the hypervisor`);
+  }
+  t.regex(readFileSync(`/proc/${sandbox}/status`, "utf8"), /^NSpid:\t\d+\t1$/m);
+  t.regex(readFileSync(`/proc/${sandbox}/net/dev`, "utf8").split("\n").slice(2).join("\n"), /^\s*lo:.*\n$/, "loopback alone");
+
+  const threads = threadsOf(sandbox);
+  t.true(threads.length > 5);
+  for (const thread of threads) {
+    t.deepEqual(capabilitiesOf(thread), capabilities(thread.name === "fs" ? FILE_SERVER : NOTHING), thread.name);
+    t.is(thread.status["NoNewPrivs"], "1", thread.name);
+    t.is(thread.status["Seccomp"], "2", thread.name);
+  }
+  const names = new Set(threads.map(({ name }) => name));
+  for (const name of ["fs", "vsock", "vhost-user", "descriptors"]) t.true(names.has(name), `there is a thread ${name}: ${[...names].join(" ")}`);
+  t.is(threads.filter(({ name }) => name === "fs").length, 3, "one for requests that go first, two by default");
+  for (const thread of threadsOf(hypervisor)) {
+    t.deepEqual(capabilitiesOf(thread), capabilities(NOTHING), `hypervisor: ${thread.name}`);
+    t.is(thread.status["NoNewPrivs"], "1");
+    t.is(thread.status["Seccomp"], "2");
+    t.true(Number(thread.status["Seccomp_filters"]) >= 3, "the start's, ours and QEMU's own");
+  }
+
+  const limits = readFileSync(`/proc/${sandbox}/limits`, "utf8");
+  t.regex(limits, /^Max core file size\s+0\s+0/m);
+  t.regex(limits, /^Max msgqueue size\s+0\s+0/m);
+
+  const shared = join(folder, "shared");
+  const log = (name: string): string => join(folder, name);
+  const kinds = ["/dev/null", log("sandbox.log"), log("sandbox.stderr"), shared, "pipe", "socket"];
+  const handedOver = ["held.out", "create-held.log"].map((name) => join(scratch.folder, name));
+  t.deepEqual(openKinds(sandbox, shared), [...kinds, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"].sort());
+
+  using client = await connectPod(folder);
+  t.deepEqual((await client.info(sandbox))["pids"], { sandbox, hypervisor });
+  await scratch.ok(["delete", "--force", "held"]);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("the root holds what the views show, read-only, without devices and set-id programs", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  await scratch.running("rooted");
+  const { sandbox, hypervisor, folder } = podOf("rooted");
+  t.is(readlinkSync(`/proc/${hypervisor}/ns/mnt`), readlinkSync(`/proc/${sandbox}/ns/mnt`));
+
+  const files = installation(dist);
+  const flags = jailViews(files, { ...files, hypervisor: { driver: "qemu", accelerator: "tcg", qemu: findProgram("qemu-system-x86_64") ?? "" } }, folder);
+  const shown = new Set(flags.filter((word, index) => word.startsWith("/") && flags[index - 1]?.startsWith("--")));
+  const parents = [...shown].flatMap((path) => path.split("/").map((_, count, parts) => parts.slice(0, count + 1).join("/")));
+  const cache = join(dist, "lib/cache");
+  const expected = [...new Set([...parents, ...shown, "/proc", ...(existsSync(cache) ? [cache] : [])])].filter((path) => path !== "").sort();
+  t.deepEqual(ownTree(`/proc/${sandbox}/root`, new Set([...shown, cache])).sort(), expected);
+  t.deepEqual(readdirSync(`/proc/${sandbox}/root/dev`).sort(), ["null", "urandom", "zero"]);
+  t.deepEqual(
+    readdirSync(`/proc/${sandbox}/root/proc`)
+      .filter((name) => !/^\d+$/.test(name))
+      .sort(),
+    ["self", "thread-self"],
+  );
+
+  for (const line of readFileSync(`/proc/${sandbox}/mountinfo`, "utf8").trim().split("\n")) {
+    const fields = line.split(" ");
+    const [point = "", options = ""] = fields.slice(4, 6);
+    const has = new Set(options.split(","));
+    t.true(has.has("nosuid"), line);
+    t.is(has.has("nodev"), !point.startsWith("/dev/"), line);
+    const program = /\.so|\/lib|\/node$|tskata-jail$|tskata\.node$|qemu-system/.test(point);
+    if (!program && !point.startsWith(`${folder}/shared/`)) t.true(has.has("noexec"), line);
+    if (!point.startsWith(folder) && !point.startsWith("/dev/")) t.true(has.has("ro"), line);
+    t.false(line.includes("shared:") && !point.startsWith(`${folder}/shared/`), `propagates nowhere: ${line}`);
+  }
+  await scratch.ok(["delete", "--force", "rooted"]);
+});
+
+// -- from inside ------------------------------------------------------------------------------------------------------------------
+
+const ROLES = ["node", "fs", "vsock", "vhost-user", "descriptors", "relay", "vcpu", "device", "hypervisor"];
+const KILLED = "killed by SIGSYS";
+
+/** What each attempt comes to where it does not kill. QEMU's column is ours alone: its own -sandbox forbids more, execve and fork among it. */
+const OUTCOMES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  "open /etc/passwd": { node: "ENOENT", fs: "ENOENT", vsock: "ENOENT", hypervisor: "ENOENT" },
+  "open /proc/sys/kernel/core_pattern": { node: "ENOENT", fs: "ENOENT", hypervisor: "ENOENT" },
+  "open /proc/sysrq-trigger": { node: "ENOENT", fs: "ENOENT", hypervisor: "ENOENT" },
+  "open /dev/mem": { node: "ENOENT", fs: "ENOENT", vsock: "ENOENT", hypervisor: "ENOENT" },
+  "write to /": { node: "EROFS", fs: "EROFS", hypervisor: "EROFS" },
+  "open ..": { node: "ENOENT", fs: "ENOENT", vsock: "ENOENT", hypervisor: "ENOENT" },
+  "socket AF_INET": {},
+  "socket AF_INET6": {},
+  "socket AF_NETLINK": {},
+  "socket AF_PACKET": {},
+  "socket AF_VSOCK": {},
+  "socket AF_ALG": {},
+  execve: { hypervisor: "allowed" },
+  fork: { hypervisor: "allowed" },
+  "unshare user namespace": {},
+  "unshare mount namespace": {},
+  setns: {},
+  mount: {},
+  umount: {},
+  pivot_root: {},
+  chroot: {},
+  open_by_handle_at: {},
+  ptrace: {},
+  process_vm_readv: {},
+  "open memory of process 1": { node: "ENOENT", fs: "ENOENT", vsock: "ENOENT", hypervisor: "ENOENT" },
+  "kill a process of the host": { node: "ESRCH" },
+  "stop process 1": {},
+  keyctl: {},
+  add_key: {},
+  bpf: {},
+  perf_event_open: {},
+  userfaultfd: {},
+  io_uring_setup: { node: "ENOSYS", hypervisor: "ENOSYS" },
+  setuid: { hypervisor: "EPERM" },
+  capset: { hypervisor: "EPERM" },
+  sethostname: { hypervisor: "EPERM" },
+  init_module: {},
+  reboot: {},
+  "mknod of a block device": { fs: "allowed", hypervisor: KILLED },
+  "open a block device": { fs: "EACCES", hypervisor: KILLED },
+  "make code": { node: "allowed", hypervisor: "allowed" },
+  "become another file owner": { fs: "allowed", hypervisor: "EPERM" },
+  "write in the pod's folder": { node: "allowed", fs: "allowed", hypervisor: "allowed" },
+};
+
+test.serial("what a thread of each role can still do", (t) => {
+  t.timeout(hangLimitMs);
+  const probe = join(repository, "build/native/jail/tskata-jail-probe");
+  const folder = join(scratch.folder, "probed");
+  const shared = join(folder, "shared");
+  mkdirSync(shared, { recursive: true });
+  const files = { ...installation(dist), node: probe };
+  const views = jailViews(files, { ...files, hypervisor: { driver: "qemu", accelerator: "tcg", qemu: probe } }, folder);
+  const args = ["sandbox", "--tell", "3", "--keep-fd", "3", "--shared", shared, "--chdir", folder, ...views, "--", probe, String(process.pid), folder];
+  const { output, status } = spawnSync(files.jail, args, { stdio: ["ignore", "pipe", "pipe", "pipe"], encoding: "utf8" });
+  t.is(status, 0, output.join("\n"));
+  t.regex(output[3] ?? "", /^pid \d+\n$/);
+
+  const found: Record<string, Record<string, string>> = {};
+  for (const line of (output[1] ?? "").trim().split("\n")) {
+    const [role = "", attempt = "", outcome = ""] = line.split("\t");
+    found[attempt] = { ...found[attempt], [role]: outcome };
+  }
+  const everywhere = Object.fromEntries(ROLES.map((role) => [role, KILLED]));
+  t.deepEqual(found, Object.fromEntries(Object.entries(OUTCOMES).map(([attempt, but]) => [attempt, { ...everywhere, ...but }])));
+});
+
+// -- a call that no list has --------------------------------------------------------------------------------------------------------
+
+/** A dist like ours whose sandbox process makes a socket of the internet a moment after its jail has closed. */
+function offendingDist(name: string): string {
+  const folder = join(scratch.folder, name);
+  for (const part of ["bin", "guest", "lib"]) {
+    mkdirSync(join(folder, part), { recursive: true });
+    for (const file of readdirSync(join(dist, part))) {
+      if (file !== "sandbox.cjs" && file !== "cache") symlinkSync(join(dist, part, file), join(folder, part, file));
+    }
+  }
+  const sandbox = join(folder, "lib/sandbox.cjs");
+  copyFileSync(join(dist, "lib/sandbox.cjs"), sandbox);
+  const offence = 'setTimeout(() => require("node:net").createServer().listen(0, "127.0.0.1").on("error", () => {}), 1500);';
+  writeFileSync(sandbox, `${readFileSync(sandbox, "utf8")}\n${offence}\n`);
+  return folder;
+}
+
+async function createOffending(id: string, seccomp: string): Promise<{ code: number | null; text: string; outcome: string }> {
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["sleep", "100000"];
+  });
+  const config = join(scratch.folder, `${id}.toml`);
+  writeFileSync(config, `[sandbox]\nseccomp = "${seccomp}"\n`);
+  const folder = offendingDist(`dist-${id}`);
+  const outcome = await scratch.tryCreate(id, bundle, [], { TSKATA_DIST: folder, TSKATA_CONFIG: config });
+  rmSync(folder, { recursive: true });
+  return { code: outcome.code, text: outcome.stderr, outcome: describe(outcome) };
+}
+
+test.serial("enforce: the process is killed, and the caller reads by what and for which call", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const { code, text, outcome } = await createOffending("enforced", "enforce");
+  t.not(code, 0, outcome);
+  t.regex(text, /sandbox process was killed by SIGSYS by its jail/, outcome);
+  t.regex(text, /tskata-jail: the thread \\?"tskata-sandbox\\?" made the system call socket \(\d+\)/, outcome);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+for (const { mode, filters, relay } of [
+  // A relay comes after the jail has closed: it has the list of the thread that made it, and its own.
+  { mode: "log", filters: "2", relay: "3" },
+  { mode: "off", filters: "0", relay: "0" },
+]) {
+  test.serial(`${mode}: the call passes, and the log says that it can`, async (t) => {
+    t.timeout(hangLimitMs * 2);
+    const { code, outcome } = await createOffending(mode, mode);
+    t.is(code, 0, outcome);
+    const { sandbox, folder } = podOf(mode);
+    for (const { name, status } of threadsOf(sandbox)) {
+      t.is(status["Seccomp_filters"], name === "relay" ? relay : filters, name);
+      t.is(status["CapEff"], name === "fs" ? FILE_SERVER : NOTHING, "capabilities go all the same");
+    }
+    t.regex(readFileSync(join(folder, "sandbox.log"), "utf8"), /"seccomp":"(log|off)"/);
+    await scratch.ok(["delete", "--force", mode]);
+    t.deepEqual(scratch.leftovers(), []);
+  });
+}
+
+test("what the jail can't show, or does not know, is told and nothing runs", (t) => {
+  const folder = join(scratch.folder, "refused");
+  mkdirSync(join(folder, "shared"), { recursive: true });
+  const { jail } = installation(dist);
+  const jailed = (...words: string[]): { status: number | null; stderr: string } =>
+    spawnSync(jail, ["sandbox", "--tell", "1", "--shared", join(folder, "shared"), ...words, "--", "/bin/true"], { encoding: "utf8" });
+  const missing = jailed("--write", folder, "--read", "/no/such");
+  t.is(missing.status, 125);
+  t.is(missing.stderr, "tskata-jail: take a copy of the mount of /no/such: No such file or directory\n");
+  t.is(jailed("--hide", "/etc").stderr, "tskata-jail: unknown flag\n");
+  t.is(jailed("--read", "etc").stderr, "tskata-jail: a view's path is absolute\n");
+});
