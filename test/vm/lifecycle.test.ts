@@ -1,9 +1,9 @@
 /** The OCI lifecycle of one container, from a bundle made by hand, and what each wrong order answers. */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import test from "ava";
-import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
+import { describe, hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("lifecycle");
 test.after.always("clean up", async () => await scratch.cleanUp());
