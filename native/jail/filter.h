@@ -35,8 +35,8 @@ enum class Mode : uint8_t { enforce, log, off };
 using Program = std::vector<sock_filter>;
 
 // What a violation does: `enforce` raises SIGSYS, whose handler tells of the call and dies (see violation.h); without a handler, and
-// after an execve, SIGSYS kills at once. `log` writes an audit record and lets the call pass. `fatal_architecture` calls of another
-// architecture's table always kill.
+// after an execve, SIGSYS kills at once. `log` writes an audit record and lets the call pass. A call of another architecture's
+// table always kills.
 Program assemble(const Policy& policy, Mode mode);
 
 // Loads it for the calling thread, which must have no_new_privs: 0 or an errno. A system call only: a signal handler may do it.

@@ -1,5 +1,5 @@
 /** The end of a log for an error that says what died: a guest may have written it, so nothing but text comes through. */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { readPodFile } from "./pod-file.ts";
 
 const TAIL_BYTES = 16 * 1024;
 /** What a kernel prints after it is for its developers: registers, addresses. */
@@ -26,19 +26,9 @@ export function titledTail(name: string, file: string): string {
 }
 
 function lastBytes(file: string): string {
-  let fd: number;
   try {
-    fd = openSync(file, "r");
+    return readPodFile(file, TAIL_BYTES);
   } catch {
     return "";
-  }
-  try {
-    const { size } = fstatSync(fd);
-    const bytes = Buffer.alloc(Math.min(size, TAIL_BYTES));
-    return bytes.toString("utf8", 0, readSync(fd, bytes, 0, bytes.length, size - bytes.length));
-  } catch {
-    return "";
-  } finally {
-    closeSync(fd);
   }
 }

@@ -1,7 +1,8 @@
 /** `tskata logs`. */
-import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, existsSync, readSync, statSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
 import { podPaths } from "../base/paths.ts";
+import { openPodFile } from "../base/pod-file.ts";
 import { isAlive } from "../base/process.ts";
 import { sandboxRef } from "../lifecycle/pods.ts";
 import { readState, type StateFile } from "../oci/state-file.ts";
@@ -97,7 +98,7 @@ class Tail {
 
   #read(): string {
     if (statSync(this.source.file).size <= this.#offset) return "";
-    const fd = openSync(this.source.file, "r");
+    const fd = openPodFile(this.source.file);
     try {
       const parts: Buffer[] = [];
       for (;;) {

@@ -23,8 +23,6 @@ const podConfigSchema = z.object({
   fsThreads: z.int().check(z.minimum(1)),
   /** Whether the jail's lists of system calls hold. */
   seccomp: z.enum(["enforce", "log", "off"]),
-  /** Milliseconds the machine gets to end by itself. */
-  stopTimeoutMs: z.int().check(z.minimum(1)),
 });
 
 export type PodConfig = z.infer<typeof podConfigSchema>;

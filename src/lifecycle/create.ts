@@ -171,7 +171,13 @@ async function startPod(work: Work): Promise<PodSandbox> {
   const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders, podConfig));
   undo.defer(async () => await endSandbox(sandbox, options.logger));
   update(work, {
-    pod: { ...state.pod, sandboxPid: sandbox.ref.pid, sandboxStartTime: sandbox.ref.startTime, cgroups: state.cgroups },
+    pod: {
+      ...state.pod,
+      sandboxPid: sandbox.ref.pid,
+      sandboxStartTime: sandbox.ref.startTime,
+      stopTimeoutMs: config.sandbox.stop_timeout_s * 1000,
+      cgroups: state.cgroups,
+    },
   });
   return {
     pid: sandbox.ref.pid,

@@ -1,8 +1,9 @@
 /** A command that stays while a guest process runs: signals and window sizes go there, its end becomes ours. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { titledTail } from "../base/log-tail.ts";
 import { podPaths } from "../base/paths.ts";
+import { readPodFile } from "../base/pod-file.ts";
 import { isAlive, signalProcess } from "../base/process.ts";
 import { native } from "../native.ts";
 import { readExit, type StateFile } from "../oci/state-file.ts";
@@ -71,7 +72,7 @@ export function terminalSize(): { height: number; width: number } | undefined {
 export function lossReason(state: StateFile): string | undefined {
   const paths = podPaths(state.pod.folder);
   const failure = join(paths.folder, "failure");
-  if (existsSync(failure)) return readFileSync(failure, "utf8");
+  if (existsSync(failure)) return readPodFile(failure);
   const reason = readExit(state)?.reason;
   if (reason !== undefined) return reason;
   if (isAlive(sandboxRef(state))) return undefined;

@@ -36,7 +36,6 @@ export async function preparePod(paths: PodPaths, { id, config, files, resources
     logLevel: config.sandbox.log_level,
     fsThreads: config.sandbox.fs_threads,
     seccomp: config.sandbox.seccomp,
-    stopTimeoutMs: config.sandbox.stop_timeout_s * 1000,
   };
   mkdirSync(paths.shared, { recursive: true, mode: 0o700 });
   writeFileSync(paths.config, `${JSON.stringify(podConfig, null, 2)}\n`, { mode: 0o600 });

@@ -9,7 +9,6 @@ import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { cgroupName, containerPaths, podPaths } from "../base/paths.ts";
 import { allPids, isAlive, type ProcessRef, processRef, signalProcess, waitForEnd } from "../base/process.ts";
-import { parsePodConfig } from "../control/pod-config.ts";
 import { cgroupMembers, cgroupPath, hierarchies, removeCgroup } from "../host/cgroup.ts";
 import { lock } from "../host/lock.ts";
 import { removeTree } from "../host/trees.ts";
@@ -21,7 +20,7 @@ import { readContainerSpec, withPod } from "./container.ts";
 import { removePodFolder } from "./pod-folder.ts";
 import { podMembers, sandboxRef } from "./pods.ts";
 
-/** Where the pod's configuration can't be read any more. */
+/** For a pod whose state does not tell: the option's default. */
 const STOP_MS = 10_000;
 /** For the answer, and for the process's end after the machine's. */
 const GRACE_MS = 2000;
@@ -110,21 +109,12 @@ async function leavePod(state: StateFile, warn: (message: string) => void): Prom
   rmSync(exitPath(state), { force: true });
 }
 
-/** sandbox.stop_timeout_s, as it was when the pod was started. */
-function stopTimeoutMs(podFolder: string): number {
-  try {
-    return parsePodConfig(readFileSync(podPaths(podFolder).config, "utf8")).stopTimeoutMs;
-  } catch {
-    return STOP_MS;
-  }
-}
-
 /** Ends the machine: asked first, killed after the deadline. */
 async function endPod(state: StateFile, warn: (message: string) => void): Promise<void> {
   const sandbox = sandboxRef(state);
   if (sandbox !== undefined && isAlive(sandbox)) {
     try {
-      const timeoutMs = stopTimeoutMs(state.pod.folder);
+      const timeoutMs = state.pod.stopTimeoutMs ?? STOP_MS;
       await withPod(state, async (client) => await client.shutdown({ timeoutMs }, timeoutMs + GRACE_MS));
       await waitForEnd(sandbox, timeoutMs + GRACE_MS);
     } catch (error) {

@@ -4,10 +4,11 @@
  * The file is written whole and renamed, so a reader never sees half of it. The status in it is the last one a command
  * gave; whether the container still runs is asked of the kernel: a container is as alive as its proxy process.
  */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
 import * as z from "zod/mini";
 import { TskataError } from "../base/errors.ts";
 import { containerPaths } from "../base/paths.ts";
+import { readPodFile } from "../base/pod-file.ts";
 import { isAlive } from "../base/process.ts";
 import { sayIssues } from "../base/schema.ts";
 
@@ -18,6 +19,8 @@ const podSchema = z.object({
   id: z.string(),
   folder: z.string(),
   sandboxPid: z.optional(z.int().check(z.positive())),
+  /** sandbox.stop_timeout_s when the pod was started. */
+  stopTimeoutMs: z.optional(z.int().check(z.positive())),
   sandboxStartTime: z.optional(z.int()),
   /** Host cgroup folders made for the pod's first container, deepest first: they hold the sandbox and go with it. */
   cgroups: z.array(z.string()),
@@ -116,7 +119,7 @@ export function statusOf(state: StateFile): Status {
 
 function readText(file: string): string | undefined {
   try {
-    return readFileSync(file, "utf8");
+    return readPodFile(file);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;

@@ -5,7 +5,8 @@
  * spans are mapped onto it by the sandbox. A line is far below PIPE_BUF and is appended with O_APPEND in one write, so
  * writers need no lock.
  */
-import { appendFileSync } from "node:fs";
+import { closeSync, writeSync } from "node:fs";
+import { appendPodFile } from "../base/pod-file.ts";
 
 export type SpanProcess = "cli" | "sandbox" | "guest";
 
@@ -62,7 +63,12 @@ export class SpanRecorder {
   #append(spans: readonly Span[]): void {
     if (this.#file === undefined || spans.length === 0) return;
     try {
-      appendFileSync(this.#file, spans.map(formatSpan).join(""), { mode: 0o600 });
+      const fd = appendPodFile(this.#file);
+      try {
+        writeSync(fd, spans.map(formatSpan).join(""));
+      } finally {
+        closeSync(fd);
+      }
     } catch {
       // A start must not fail because its measurement could not be kept: a full or removed pod folder.
     }

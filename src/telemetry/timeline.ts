@@ -1,6 +1,7 @@
 /** The timeline of a pod's start: its spans read back, as bars in the terminal and as an SVG drawing. */
-import { readFileSync } from "node:fs";
+
 import * as z from "zod/mini";
+import { readPodFile } from "../base/pod-file.ts";
 import type { Span } from "./spans.ts";
 
 /** Times stay bigint: nanoseconds since boot pass 2^53 after 104 days. */
@@ -15,7 +16,7 @@ const NAME_LIMIT = 200;
 
 /** Reads spans.jsonl; lines cut short by a crash are left out. Sorted by start, longer first. */
 export function readSpans(file: string): Span[] {
-  const spans = readFileSync(file, "utf8").split("\n").flatMap(parseLine);
+  const spans = readPodFile(file).split("\n").flatMap(parseLine);
   return spans.sort((a, b) => compare(a.startNs, b.startNs) || compare(b.endNs, a.endNs));
 }
 

@@ -1,7 +1,10 @@
 /** src/host/jail.ts: what the jail's root shows; and how the end of a jailed process is told. */
+import { spawnSync } from "node:child_process";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
+import { logTail } from "../../src/base/log-tail.ts";
+import { appendPodFile, readPodFile } from "../../src/base/pod-file.ts";
 import { pidFromInside, processRef, waitStatusOf } from "../../src/base/process.ts";
 import { libraryFolders, Views } from "../../src/host/jail.ts";
 import { endInWords } from "../../src/lifecycle/sandbox-process.ts";
@@ -69,4 +72,19 @@ test("a pid of this pid namespace is itself; a process that runs has no wait sta
   t.is(pidFromInside(process.pid, 2 ** 30), undefined);
   const self = processRef(process.pid);
   t.is(self && waitStatusOf(self), undefined);
+});
+
+test("a pod's file is read and written only if it is one", (t) => {
+  const folder = temporaryFolder(t);
+  writeFileSync(join(folder, "file"), "0123456789");
+  symlinkSync("/etc/hostname", join(folder, "link"));
+  t.is(readPodFile(join(folder, "file")), "0123456789");
+  t.is(readPodFile(join(folder, "file"), 4), "6789", "the end of a long one");
+  t.throws(() => readPodFile(join(folder, "link")), { code: "ELOOP" });
+  t.throws(() => appendPodFile(join(folder, "link")), { code: "ELOOP" });
+  t.is(spawnSync("mkfifo", [join(folder, "fifo")]).status, 0);
+  t.throws(() => readPodFile(join(folder, "fifo")), { message: /no regular file/ });
+  t.throws(() => appendPodFile(join(folder, "fifo")), { code: "ENXIO" });
+  t.throws(() => readPodFile(folder), { message: /no regular file/ });
+  t.is(logTail(join(folder, "link")), "");
 });

@@ -17,7 +17,6 @@ const config: PodConfig = {
   logLevel: "info",
   fsThreads: 4,
   seccomp: "enforce",
-  stopTimeoutMs: 10_000,
 };
 
 test("what was written is read", (t) => {

@@ -100,7 +100,7 @@ test("lines cut short or of no span are left out", (t) => {
     ["good"],
   );
   mkdirSync(`${file}.d`);
-  t.throws(() => readSpans(`${file}.d`), { code: "EISDIR" });
+  t.throws(() => readSpans(`${file}.d`), { message: /no regular file/ });
 });
 
 test("a guest's names come without what a terminal would obey, and not endless", (t) => {

@@ -6,7 +6,7 @@
 
 namespace tskata::devices::fs {
 
-// For the life of the object, what this thread creates belongs to the caller, under the caller's umask. All capabilities stay (see
+// For the life of the object, what this thread creates belongs to the caller, under the caller's umask. The thread's capabilities stay (see
 // Server::prepare_thread), so the kernel applies its rules for owners and set-gid folders and refuses nothing the guest allowed.
 class Caller {
  public:
