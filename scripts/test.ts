@@ -35,6 +35,8 @@ const ONE_BY_ONE = ["--serial", "--concurrency", "1"];
 /** What the VM tests use for the driver when they run on KVM; test/helpers/tskata.ts reads the variable. */
 const KVM_DRIVER = { TSKATA_TEST_DRIVER: process.env["TSKATA_TEST_DRIVER"] ?? "kvm" };
 /** Seen: more than 40 minutes, beside other work on two cores. */
+/** For a guest of 4 CPUs and 6 GiB in it. */
+const KVM_TESTBED = { vcpus: 4, memoryMib: 8192 };
 const KVM_LIMIT_MS = 7_200_000;
 
 /** The VM tests on KVM: the host's where it works, else the testbed's. */
@@ -48,7 +50,7 @@ async function kvm(args: readonly string[]): Promise<void> {
   ava("testbed", ONE_BY_ONE);
   debianRootfs(); // there is no network in there
   const env = { NODE_OPTIONS, ...KVM_DRIVER };
-  const { status } = await runInTestbed({ command: [pinnedNode, ...command], cwd: repository, env, timeoutMs: KVM_LIMIT_MS });
+  const { status } = await runInTestbed({ command: [pinnedNode, ...command], cwd: repository, env, ...KVM_TESTBED, timeoutMs: KVM_LIMIT_MS });
   if (status !== 0) throw new Error(`VM tests in the testbed: exit ${status}`);
 }
 

@@ -94,7 +94,7 @@ async function lifetime(driver: Driver, kernel: string, image: string): Promise<
 function startMachine(driver: Driver, options: MachineOptions): Machine {
   if (driver === "kvm") return startKvm("/dev/kvm", options);
   const jail = join(distFolder, "lib/tskata-jail");
-  return startQemu({ program: "/usr/bin/qemu-system-x86_64", accelerator: "kvm", jail, log: "qemu.log" }, options);
+  return startQemu({ program: "/usr/bin/qemu-system-x86_64", accelerator: "kvm", jail, seccomp: "off", log: "qemu.log" }, options);
 }
 
 // -- whole pods ------------------------------------------------------------------------------------------------------------------

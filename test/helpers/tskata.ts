@@ -15,6 +15,12 @@ export const hangLimitMs = 180_000;
 /** Names the hypervisor driver that all commands of the VM tests use; empty: the configuration's own choice. */
 const testDriver = process.env["TSKATA_TEST_DRIVER"] ?? "";
 
+/**
+ * How much less of the same is done in the testbed, where a machine is emulated in an emulated one; TSKATA_TEST_FULL=1: all of it there,
+ * too. What is tested stays the same, its amount does not.
+ */
+export const amount = process.env["TSKATA_TESTBED"] === "1" && process.env["TSKATA_TEST_FULL"] !== "1" ? 1 / 16 : 1;
+
 /** The driver that pods of the tests have. */
 export const driver = testDriver === "" ? chosenDriver() : testDriver;
 

@@ -5,12 +5,16 @@ import { closeSync, createReadStream, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
 import { native } from "../../src/native.ts";
-import { binary, hangLimitMs, Scratch } from "../helpers/tskata.ts";
+import { amount, binary, hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("stdio");
 test.after.always("clean up", async () => await scratch.cleanUp());
 
 const mebibyte = 1024 * 1024;
+/** 1 GiB, 256 MiB and 200, or the testbed's part of them. */
+const outputMebibytes = 1024 * amount;
+const inputMebibytes = 256 * amount;
+const execs = 200 * amount;
 
 /** Fills a file with random bytes and returns their SHA-256. */
 function randomFile(file: string, mebibytes: number): string {
@@ -30,10 +34,10 @@ test.before("a container to exec in", async (t) => {
   await scratch.running("c");
 });
 
-test.serial("1 GiB of random bytes on stdout arrive exactly", async (t) => {
+test.serial(`${outputMebibytes} MiB of random bytes on stdout arrive exactly`, async (t) => {
   t.timeout(900_000);
   const bundle = join(scratch.folder, "bundle-0");
-  const expected = randomFile(join(bundle, "rootfs/random"), 1024);
+  const expected = randomFile(join(bundle, "rootfs/random"), outputMebibytes);
   const child = scratch.spawn(["exec", "c", "cat", "/random"]);
   const hash = createHash("sha256");
   let bytes = 0;
@@ -42,14 +46,14 @@ test.serial("1 GiB of random bytes on stdout arrive exactly", async (t) => {
     hash.update(part);
   });
   const code = await new Promise((done) => child.once("close", done));
-  t.deepEqual([code, bytes, hash.digest("hex")], [0, 1024 * mebibyte, expected], scratch.logs());
+  t.deepEqual([code, bytes, hash.digest("hex")], [0, outputMebibytes * mebibyte, expected], scratch.logs());
   spawnSync("rm", [join(bundle, "rootfs/random")]);
 });
 
-test.serial("256 MiB on stdin go through cat exactly", async (t) => {
+test.serial(`${inputMebibytes} MiB on stdin go through cat exactly`, async (t) => {
   t.timeout(900_000);
   const file = join(scratch.folder, "input");
-  const expected = randomFile(file, 256);
+  const expected = randomFile(file, inputMebibytes);
   const child = scratch.spawn(["exec", "c", "cat"]);
   const hash = createHash("sha256");
   child.stdout?.on("data", (part: Buffer) => hash.update(part));
@@ -71,9 +75,9 @@ test.serial("a slow reader slows the writer and loses nothing", async (t) => {
   t.true(lines.every((line, index) => line === String(index + 1)));
 });
 
-test.serial("200 short execs in a row each give their whole output and status", async (t) => {
+test.serial(`${Math.ceil(execs)} short execs in a row each give their whole output and status`, async (t) => {
   t.timeout(900_000);
-  for (let turn = 0; turn < 200; turn++) {
+  for (let turn = 0; turn < execs; turn++) {
     const status = turn % 5;
     const outcome = await scratch.exec("c", ["sh", "-c", `echo out ${turn}; echo err ${turn} >&2; exit ${status}`]);
     t.deepEqual([outcome.code, outcome.stdout, outcome.stderr], [status, `out ${turn}\n`, `err ${turn}\n`]);
