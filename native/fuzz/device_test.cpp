@@ -295,7 +295,8 @@ void add_breakages(std::vector<Case>& out, const std::string& device, size_t que
 int main(int count, char** arguments) {
   using namespace tskata::testing;
   std::vector<Case> cases;
-  for (const auto& part : {transport_cases, vsock_cases, fs_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases}) {
+  for (const auto& part :
+       {transport_cases, vsock_cases, fs_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases, mmio_cases}) {
     std::ranges::move(part(), std::back_inserter(cases));
   }
   const std::string wanted = count == 2 ? arguments[1] : "--list";

@@ -30,6 +30,7 @@ std::vector<Case> balloon_cases();
 std::vector<Case> blk_cases();
 std::vector<Case> console_cases();
 std::vector<Case> net_cases();
+std::vector<Case> mmio_cases();
 
 // Throws with the text and the place.
 void expect(bool holds, const std::string& what, int line = __builtin_LINE(), const char* file = __builtin_FILE());

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 
@@ -43,6 +44,7 @@ enum Register : uint64_t {
 };
 }  // namespace reg
 
+constexpr uint32_t status_acknowledge = 1;
 constexpr uint32_t status_driver = 2;
 constexpr uint32_t status_driver_ok = 4;
 constexpr uint32_t status_features_ok = 8;
@@ -63,7 +65,21 @@ void VirtioMmio::Interrupts::signal(uint32_t cause) {
   if (cause == interrupt_configuration) ++generation;
   if ((status & cause) != 0) return;
   status |= cause;
-  raise();
+  if (live) raise();
+}
+
+// A driver that is still probing has no handler: an interrupt then would be lost, and, since its bit stands unacknowledged, all that
+// follow it. What came too early is told now.
+void VirtioMmio::Interrupts::go_live() {
+  const std::lock_guard lock(mutex);
+  live = true;
+  if (status != 0) raise();
+}
+
+void VirtioMmio::Interrupts::clear() {
+  const std::lock_guard lock(mutex);
+  live = false;
+  status = 0;
 }
 
 VirtioMmio::VirtioMmio(std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise) : memory_(std::move(memory)) {
@@ -146,7 +162,12 @@ uint32_t VirtioMmio::device_features() const {
 void VirtioMmio::write(uint64_t offset, std::span<const std::byte> in) {
   const std::lock_guard lock(mutex_);
   if (device_ == nullptr) return;
-  if (offset >= reg::configuration) return device_->write_config(offset - reg::configuration, in);
+  if (offset >= reg::configuration) {
+    // §3.1.1: configuration is read, not written, before the features are settled. There is no device to speak of after FAILED.
+    if ((status_ & (status_features_ok | status_failed)) != status_features_ok) return;
+    attempt("configuration", [&] { device_->write_config(offset - reg::configuration, in); });
+    return;
+  }
   if (in.size() != sizeof(uint32_t) || offset % sizeof(uint32_t) != 0) return;
   uint32_t value;
   std::memcpy(&value, in.data(), sizeof value);
@@ -180,13 +201,14 @@ VirtioMmio::Ring* VirtioMmio::selected() { return queue_select_ < rings_.size() 
 // §4.2.3.2: a queue is set up after the features and before DRIVER_OK, and not while it is ready.
 void VirtioMmio::write_queue_register(uint64_t offset, uint32_t value) {
   Ring* const ring = selected();
-  if (ring == nullptr || (status_ & status_features_ok) == 0 || (status_ & status_driver_ok) != 0) return;
+  if (ring == nullptr || (status_ & status_features_ok) == 0) return;
   if (offset == reg::queue_ready) {
-    ring->ready = value == 1;
+    if (value <= 1) write_queue_ready(queue_select_, value == 1);
     return;
   }
-  if (ring->ready) return;
+  if (ring->ready || (status_ & status_driver_ok) != 0) return;
   switch (offset) {
+    // A size beyond the largest is none, which start_rings refuses.
     case reg::queue_size: ring->layout.size = value <= device_->max_queue_size() ? static_cast<uint16_t>(value) : 0; return;
     case reg::queue_descriptors_low: return set_low(ring->layout.descriptors, value);
     case reg::queue_descriptors_high: return set_high(ring->layout.descriptors, value);
@@ -198,6 +220,14 @@ void VirtioMmio::write_queue_register(uint64_t offset, uint32_t value) {
   }
 }
 
+// §4.2.2: zero stops a queue at any time; when the register reads zero, its memory is the driver's again. A queue starts with
+// DRIVER_OK and not after it (that would be VIRTIO_F_RING_RESET, which is not offered).
+void VirtioMmio::write_queue_ready(size_t index, bool ready) {
+  if (ready && (status_ & status_driver_ok) != 0) return;
+  rings_[index].ready = ready;
+  if (!ready) stop_ring(index);
+}
+
 // Where no ioeventfd stands (unit tests, a write of another width): the same descriptor.
 void VirtioMmio::notify(uint32_t index) {
   if (index >= rings_.size()) return;
@@ -205,64 +235,89 @@ void VirtioMmio::notify(uint32_t index) {
   (void)!::write(rings_[index].kick.get(), &one, sizeof one);
 }
 
-bool VirtioMmio::features_accepted() const {
+// §3.1.1, steps 5 and 6: FEATURES_OK stands only if the device can work with what the driver takes. A driver of the legacy interface
+// (no VERSION_1) is none of ours (§6.1).
+bool VirtioMmio::accept_features() {
   const uint64_t offered = device_->features() | virtio::feature_version_1;
-  return (driver_features_ & ~offered) == 0 && (driver_features_ & virtio::feature_version_1) != 0;
+  if ((driver_features_ & ~offered) != 0 || (driver_features_ & virtio::feature_version_1) == 0) return false;
+  return attempt("features", [&] { device_->set_features(driver_features_); });
 }
 
-// §2.1.1: bits are only ever added; a write of zero resets.
+// §2.1.1: bits are only ever added; a write of zero resets, which is all that helps once the driver has said FAILED.
 void VirtioMmio::write_status(uint32_t value) {
   if (value == 0) return reset();
-  const uint32_t added = value & ~status_ & (1 | status_driver | status_driver_ok | status_features_ok | status_failed);
-  status_ |= added & (1 | status_driver | status_failed);
-  if ((added & status_features_ok) != 0 && (status_ & status_driver) != 0 && features_accepted()) {
-    status_ |= status_features_ok;
-    device_->set_features(driver_features_);
-  }
+  if ((status_ & status_failed) != 0) return;
+  const uint32_t added = value & ~status_ & (status_acknowledge | status_driver | status_driver_ok | status_features_ok | status_failed);
+  status_ |= added & (status_acknowledge | status_driver | status_failed);
+  if ((added & status_failed) != 0) return stop_rings();
+  if ((added & status_features_ok) != 0 && (status_ & status_driver) != 0 && accept_features()) status_ |= status_features_ok;
   if ((added & status_driver_ok) != 0 && (status_ & status_features_ok) != 0) {
     status_ |= status_driver_ok;
     start_rings();
+    interrupts_->go_live();
   }
 }
 
+// All that the driver has made ready, or none.
 void VirtioMmio::start_rings() {
-  try {
+  const bool started = attempt("queues", [this] {
     for (size_t index = 0; index < rings_.size(); ++index) {
       Ring& ring = rings_[index];
       if (!ring.ready) continue;
       ring.queue = std::make_shared<virtio::Queue>(memory_, ring.layout, driver_features_, 0);
+      ring.running = true;  // first: a start that fails halfway is stopped like any other
       device_->start_queue(index, {ring.queue, ring.kick.get(), [interrupts = interrupts_] { interrupts->signal(interrupt_used_buffer); }});
-      ring.running = true;
     }
-  } catch (const virtio::QueueFault&) {
-    // §2.1.2: a ring that is not where the driver says it is.
-    status_ |= status_needs_reset;
-    interrupts_->signal(interrupt_configuration);
-  }
+  });
+  if (started) return;
+  stop_rings();
+  status_ |= status_needs_reset;
+  interrupts_->signal(interrupt_configuration);  // §2.1.2
+}
+
+void VirtioMmio::stop_ring(size_t index) {
+  Ring& ring = rings_[index];
+  if (std::exchange(ring.running, false)) attempt("stop", [&] { device_->stop_queue(index); });
+  ring.queue.reset();
+  uint64_t pending;
+  (void)!::read(ring.kick.get(), &pending, sizeof pending);  // a notification of before
+}
+
+void VirtioMmio::stop_rings() {
+  for (size_t index = 0; index < rings_.size(); ++index) stop_ring(index);
 }
 
 void VirtioMmio::reset() {
-  bool any = false;
-  for (size_t index = 0; index < rings_.size(); ++index) {
-    Ring& ring = rings_[index];
-    if (std::exchange(ring.running, false)) {
-      device_->stop_queue(index);
-      any = true;
-    }
-    ring.queue.reset();
+  stop_rings();
+  for (Ring& ring : rings_) {
     ring.ready = false;
     ring.layout = {};
-    uint64_t pending;
-    (void)!::read(ring.kick.get(), &pending, sizeof pending);  // a notification of before
   }
-  if (any) device_->reset();
+  // Also of a device that never got as far as a queue: it may have been told features and configuration.
+  if (device_ != nullptr && status_ != 0) attempt("reset", [this] { device_->reset(); });
   status_ = 0;
   driver_features_ = 0;
   device_features_select_ = 0;
   driver_features_select_ = 0;
   queue_select_ = 0;
-  const std::lock_guard lock(interrupts_->mutex);
-  interrupts_->status = 0;
+  interrupts_->clear();
+}
+
+// Calls the device; false when it threw.
+template <typename Call>
+bool VirtioMmio::attempt(const char* what, Call&& call) {
+  try {
+    call();
+    return true;
+  } catch (const std::exception& error) {
+    complain(what, error);
+    return false;
+  }
+}
+
+// Once a slot: a guest must not fill a log.
+void VirtioMmio::complain(const char* what, const std::exception& error) {
+  if (!std::exchange(complained_, true)) std::fprintf(stderr, "virtio-mmio, device %u: %s: %s\n", device_->device_id(), what, error.what());
 }
 
 }  // namespace tskata::transport

@@ -12,6 +12,9 @@ namespace tskata::transport {
 
 // One slot of the machine. Without a device it is a placeholder (device id 0, which drivers pass over, §4.2.3.1.1) that may be given one
 // later. Accesses come from vCPU threads, several at a time; interrupts from device threads.
+//
+// Nothing that a device throws reaches the vCPU: a guest whose rings are nowhere, or a host out of threads or descriptors, is a device
+// that needs a reset (§2.1.2), told the driver by the status and this process by one line a slot.
 class VirtioMmio {
  public:
   static constexpr uint64_t size = 0x1000;            // bytes of address space: registers, then configuration space
@@ -44,19 +47,28 @@ class VirtioMmio {
     std::function<void()> raise;
     uint32_t status = 0;
     uint32_t generation = 0;
+    bool live = false;  // the driver has said DRIVER_OK: its handler is in place
 
     void signal(uint32_t cause);
+    void go_live();
+    void clear();
   };
 
   uint32_t read_register(uint64_t offset);
   uint32_t device_features() const;
   void write_register(uint64_t offset, uint32_t value);
   void write_queue_register(uint64_t offset, uint32_t value);
+  void write_queue_ready(size_t index, bool ready);
   void write_status(uint32_t value);
   void notify(uint32_t index);
-  bool features_accepted() const;
+  bool accept_features();
   void start_rings();
+  void stop_ring(size_t index);
+  void stop_rings();
   void reset();
+  void complain(const char* what, const std::exception& error);
+  template <typename Call>
+  bool attempt(const char* what, Call&& call);
   Ring* selected();
 
   std::shared_ptr<const virtio::GuestMemory> memory_;
@@ -69,6 +81,7 @@ class VirtioMmio {
   uint32_t driver_features_select_ = 0;
   uint64_t driver_features_ = 0;
   uint32_t queue_select_ = 0;
+  bool complained_ = false;
 };
 
 }  // namespace tskata::transport
