@@ -200,7 +200,7 @@ export interface KvmSystem {
 }
 
 export interface KvmEnding {
-  readonly kind: "reset" | "shutdown" | "halt" | "internal-error" | "entry-failure" | "system-event" | "unknown-exit" | "error";
+  readonly kind: "reset" | "shutdown" | "halt" | "internal-error" | "entry-failure" | "system-event" | "unknown-exit" | "error" | "host-error";
   readonly vcpu: number;
   /** Suberror, hardware reason, event type, exit reason or errno. */
   readonly detail: bigint;
@@ -212,7 +212,7 @@ export type MachineStatePart = "clock" | "pic-master" | "pic-slave" | "ioapic";
 
 /** A virtual machine. Addresses and sizes are in bytes, in the guest's physical address space. */
 export interface KvmMachine {
-  /** Why it stopped by itself; never settles for one that is closed. */
+  /** Why it stopped by itself, every vCPU with it; never settles for one that was closed before it did. */
   readonly ended: Promise<KvmEnding>;
   // -- before it runs, in this order
   addMemory(address: number, bytes: number): void;
@@ -233,7 +233,7 @@ export interface KvmMachine {
   load(address: number, fd: number, fileOffset: number, bytes: number): void;
   /** One bit a page written since the last call; the first call begins the log. */
   dirtyLog(address: number): Buffer;
-  // -- state: only while no vCPU runs
+  // -- state: only while no vCPU runs; refused while one does
   vcpuState(vcpu: number, part: VcpuStatePart): Buffer;
   setVcpuState(vcpu: number, part: VcpuStatePart, bytes: Uint8Array): void;
   setCpuid(vcpu: number, entries: Uint8Array): void;
@@ -248,7 +248,7 @@ export interface KvmMachine {
   /** Returns when every vCPU has left the guest with its last access completed. */
   pause(): void;
   resume(): void;
-  /** Exits to this process by cause ("io 0x3f8", "mmio 0xd0000000"), one record a vCPU. */
+  /** Exits to this process by cause ("io 0x3f8", "mmio 0xd0000000"; beyond some hundred causes "mmio elsewhere"), one record a vCPU. */
   exits(): Record<string, number>[];
   /** KVM's own counters, one record a vCPU. */
   statistics(): Record<string, number>[];

@@ -3,6 +3,8 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <climits>
+#include <cmath>
 
 #include "addon/devices.h"
 #include "addon/exports.h"
@@ -10,7 +12,7 @@
 #include "devices/console/console_log.h"
 #include "devices/console/uart.h"
 #include "kvm/machine.h"
-#include "transport/virtio_mmio.h"
+#include "kvm/platform.h"
 
 namespace tskata::addon {
 
@@ -19,11 +21,21 @@ namespace {
 using os::checked;
 using os::Descriptor;
 
-// Guest addresses and sizes are JavaScript numbers: whole up to 2^53, more than any guest has.
-uint64_t address_of(const Napi::Value& value) {
-  const double number = value.As<Napi::Number>().DoubleValue();
-  if (!(number >= 0) || number > 9007199254740991.0) throw std::invalid_argument("not an address");
+// A number of JavaScript's that is whole and in range; its own conversions would make something of everything else, too.
+uint64_t whole(const Napi::Value& value, double largest, const char* what) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+  if (!(number >= 0 && number <= largest) || number != std::floor(number)) throw std::invalid_argument(std::string("not ") + what);
   return static_cast<uint64_t>(number);
+}
+
+// Guest addresses and sizes are JavaScript numbers: whole up to 2^53, more than any guest has.
+uint64_t address_of(const Napi::Value& value) { return whole(value, 9007199254740991.0, "an address or size"); }
+uint32_t index_of(const Napi::Value& value, const char* what) { return static_cast<uint32_t>(whole(value, UINT32_MAX, what)); }
+uint16_t port_of(const Napi::Value& value) { return static_cast<uint16_t>(whole(value, UINT16_MAX, "a port")); }
+
+std::string text_of(const Napi::Value& value) {
+  if (!value.IsString()) throw std::invalid_argument("expected a string");
+  return value.As<Napi::String>();
 }
 
 std::span<const std::byte> bytes_of(const Napi::Value& value) {
@@ -60,6 +72,7 @@ struct Pod {
   struct Slot {
     uint64_t address;
     std::unique_ptr<transport::VirtioMmio> transport;
+    std::shared_ptr<virtio::Device> device;
   };
   std::vector<Slot> slots;
   std::unique_ptr<devices::console::ConsoleLog> console;
@@ -139,7 +152,7 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
     return *pod_;
   }
   kvm::Machine& machine() const { return *pod().machine; }
-  kvm::Vcpu& vcpu(const Napi::Value& id) const { return machine().vcpu(id.As<Napi::Number>().Uint32Value()); }
+  kvm::Vcpu& vcpu(const Napi::Value& id) const { return machine().vcpu(index_of(id, "a vCPU")); }
 
   // A method of no result.
   template <typename Body>
@@ -158,7 +171,7 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
 
   void add_file(const Napi::CallbackInfo& info) {
     done(info, [&] {
-      const std::string path = info[1].As<Napi::String>();
+      const std::string path = text_of(info[1]);
       const Descriptor fd(checked(::open(path.c_str(), O_RDONLY | O_CLOEXEC), ("open " + path).c_str()));
       machine().add_file(address_of(info[0]), fd.get(), address_of(info[2]));
     });
@@ -172,24 +185,21 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
     return guarded(info, [&](Napi::Env env) { return Napi::Number::New(env, machine().create_vcpu()); });
   }
 
-  // The one thing of a PC's keyboard controller that is needed: its status is empty, and the pulse on its reset line ends the machine.
   void add_reset_port(const Napi::CallbackInfo& info) {
     done(info, [&] {
-      constexpr auto pulse_reset_line = std::byte{0xfe};
       kvm::Machine& it = machine();
-      it.ports().add({info[0].As<Napi::Number>().Uint32Value(), 1, [](uint64_t, std::span<std::byte> out) { std::ranges::fill(out, std::byte{0}); },
-                      [&it](uint64_t, std::span<const std::byte> in) {
-                        if (in.front() == pulse_reset_line) it.end({"reset"});
-                      }});
+      it.ports().add(kvm::reset_port(port_of(info[0]), [&it] { it.end({"reset"}); }));
     });
   }
 
   void add_uart(const Napi::CallbackInfo& info) {
     done(info, [&] {
-      const std::string path = info[2].As<Napi::String>();
+      const uint16_t port = port_of(info[0]);
+      const std::string path = text_of(info[2]);
+      Pod& it = pod();
+      if (it.uart != nullptr) throw std::logic_error("the machine has a serial port");
       Descriptor file(checked(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ("open " + path).c_str()));
       const std::shared_ptr<Descriptor> interrupt = interrupt_line(info[1]);
-      Pod& it = pod();
       it.console = std::make_unique<devices::console::ConsoleLog>(std::move(file));
       devices::console::ConsoleLog& log = *it.console;
       // The line is an edge of the interrupt controller's: only its rise is told.
@@ -197,15 +207,7 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
                                                          [interrupt](bool level) {
                                                            if (level) signal(*interrupt);
                                                          });
-      devices::console::Uart& uart = *it.uart;
-      constexpr uint64_t ports = 8;
-      machine().ports().add({info[0].As<Napi::Number>().Uint32Value(), ports,
-                             [&uart](uint64_t offset, std::span<std::byte> out) {
-                               for (std::byte& byte : out) byte = static_cast<std::byte>(uart.read(static_cast<unsigned>(offset++)));
-                             },
-                             [&uart](uint64_t offset, std::span<const std::byte> in) {
-                               for (const std::byte byte : in) uart.write(static_cast<unsigned>(offset++), static_cast<uint8_t>(byte));
-                             }});
+      machine().ports().add(kvm::serial_port(port, *it.uart));
     });
   }
 
@@ -217,7 +219,7 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
   // An eventfd that raises the line.
   std::shared_ptr<Descriptor> interrupt_line(const Napi::Value& line) const {
     auto out = std::make_shared<Descriptor>(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"));
-    machine().add_irqfd(out->get(), line.As<Napi::Number>().Uint32Value());
+    machine().add_irqfd(out->get(), index_of(line, "an interrupt line"));
     return out;
   }
 
@@ -226,18 +228,24 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
       const uint64_t address = address_of(info[0]);
       const std::shared_ptr<Descriptor> interrupt = interrupt_line(info[1]);
       auto transport = std::make_unique<transport::VirtioMmio>(machine().memory(), [interrupt] { signal(*interrupt); });
-      transport::VirtioMmio* const slot = transport.get();
-      machine().mmio().add({address, transport::VirtioMmio::size, [slot](uint64_t offset, std::span<std::byte> out) { slot->read(offset, out); },
-                            [slot](uint64_t offset, std::span<const std::byte> in) { slot->write(offset, in); }});
-      pod().slots.push_back({address, std::move(transport)});
+      machine().mmio().add(kvm::device_slot(address, *transport));
+      pod().slots.push_back({address, std::move(transport), nullptr});
       return Napi::Number::New(env, static_cast<double>(pod().slots.size() - 1));
     });
   }
 
   void attach(const Napi::CallbackInfo& info) {
     done(info, [&] {
-      Pod::Slot& slot = pod().slots.at(info[0].As<Napi::Number>().Uint32Value());
-      slot.transport->attach(device_of(info[1]));
+      const uint32_t number = index_of(info[0], "a slot");
+      std::vector<Pod::Slot>& slots = pod().slots;
+      if (number >= slots.size()) throw std::out_of_range("no such slot");
+      std::shared_ptr<virtio::Device> device = device_of(info[1]);
+      // A device serves one driver.
+      const auto has_it = [&](const Pod::Slot& other) { return other.device == device; };
+      if (std::ranges::any_of(slots, has_it)) throw std::logic_error("the device is in a slot already");
+      Pod::Slot& slot = slots[number];
+      slot.transport->attach(device);
+      slot.device = std::move(device);
       uint32_t index = 0;
       for (const int fd : slot.transport->notifiers()) {
         machine().add_ioeventfd(fd, slot.address + transport::VirtioMmio::notify_register, index++);
@@ -262,7 +270,7 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
   void load(const Napi::CallbackInfo& info) {
     done(info, [&] {
       std::span<std::byte> to = machine().slice(address_of(info[0]), address_of(info[3]));
-      const int fd = info[1].As<Napi::Number>().Int32Value();
+      const auto fd = static_cast<int>(whole(info[1], INT_MAX, "a descriptor"));
       auto from = static_cast<off_t>(address_of(info[2]));
       while (!to.empty()) {
         const ssize_t got = ::pread(fd, to.data(), to.size(), from);
@@ -279,11 +287,11 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
   }
 
   Napi::Value vcpu_state(const Napi::CallbackInfo& info) {
-    return guarded(info, [&](Napi::Env env) { return buffer_of(env, vcpu(info[0]).state(std::string(info[1].As<Napi::String>()))); });
+    return guarded(info, [&](Napi::Env env) { return buffer_of(env, vcpu(info[0]).state(text_of(info[1]))); });
   }
 
   void set_vcpu_state(const Napi::CallbackInfo& info) {
-    done(info, [&] { vcpu(info[0]).set_state(std::string(info[1].As<Napi::String>()), bytes_of(info[2])); });
+    done(info, [&] { vcpu(info[0]).set_state(text_of(info[1]), bytes_of(info[2])); });
   }
 
   void set_cpuid(const Napi::CallbackInfo& info) {
@@ -304,18 +312,15 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
   }
 
   Napi::Value state(const Napi::CallbackInfo& info) {
-    return guarded(info, [&](Napi::Env env) { return buffer_of(env, machine().state(std::string(info[0].As<Napi::String>()))); });
+    return guarded(info, [&](Napi::Env env) { return buffer_of(env, machine().state(text_of(info[0]))); });
   }
 
   void set_state(const Napi::CallbackInfo& info) {
-    done(info, [&] { machine().set_state(std::string(info[0].As<Napi::String>()), bytes_of(info[1])); });
+    done(info, [&] { machine().set_state(text_of(info[0]), bytes_of(info[1])); });
   }
 
   void start(const Napi::CallbackInfo& info) {
-    done(info, [&] {
-      for (unsigned id = 0; id < machine().vcpu_count(); ++id) machine().vcpu(id).clear_guest_debug();
-      machine().start();
-    });
+    done(info, [&] { machine().start(); });
   }
 
   void pause(const Napi::CallbackInfo& info) {
@@ -392,7 +397,8 @@ class SystemHandle : public Napi::ObjectWrap<SystemHandle> {
   }
 
   Napi::Value capability(const Napi::CallbackInfo& info) {
-    return guarded(info, [&](Napi::Env env) { return Napi::Number::New(env, system().capability(info[0].As<Napi::Number>().Int32Value())); });
+    return guarded(
+        info, [&](Napi::Env env) { return Napi::Number::New(env, system().capability(static_cast<int>(whole(info[0], INT_MAX, "a capability")))); });
   }
 
   Napi::Value supported_cpuid(const Napi::CallbackInfo& info) {
@@ -418,7 +424,7 @@ class SystemHandle : public Napi::ObjectWrap<SystemHandle> {
 };
 
 Napi::Value open_kvm(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env) { return SystemHandle::make(std::string(info[0].As<Napi::String>())); });
+  return guarded(info, [&](Napi::Env) { return SystemHandle::make(text_of(info[0])); });
 }
 
 }  // namespace

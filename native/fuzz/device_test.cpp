@@ -296,7 +296,7 @@ int main(int count, char** arguments) {
   using namespace tskata::testing;
   std::vector<Case> cases;
   for (const auto& part :
-       {transport_cases, vsock_cases, fs_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases, mmio_cases}) {
+       {transport_cases, vsock_cases, fs_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases, mmio_cases, kvm_cases}) {
     std::ranges::move(part(), std::back_inserter(cases));
   }
   const std::string wanted = count == 2 ? arguments[1] : "--list";

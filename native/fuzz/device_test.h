@@ -31,6 +31,7 @@ std::vector<Case> blk_cases();
 std::vector<Case> console_cases();
 std::vector<Case> net_cases();
 std::vector<Case> mmio_cases();
+std::vector<Case> kvm_cases();
 
 // Throws with the text and the place.
 void expect(bool holds, const std::string& what, int line = __builtin_LINE(), const char* file = __builtin_FILE());

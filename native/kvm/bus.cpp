@@ -7,10 +7,12 @@
 namespace tskata::kvm {
 
 void Bus::add(BusRange range) {
+  if (closed_) throw std::logic_error("the machine runs already");
   const auto after = std::ranges::upper_bound(ranges_, range.base, {}, &BusRange::base);
   const bool free_below = after == ranges_.begin() || std::prev(after)->base + std::prev(after)->size <= range.base;
   const bool free_above = after == ranges_.end() || range.base + range.size <= after->base;
-  if (range.size == 0 || !free_below || !free_above) throw std::invalid_argument("bus range overlaps another");
+  if (range.size == 0 || range.base + range.size < range.base) throw std::invalid_argument("bus range of a broken size");
+  if (!free_below || !free_above) throw std::invalid_argument("bus range overlaps another");
   ranges_.insert(after, std::move(range));
 }
 

@@ -20,7 +20,8 @@ struct BusRange {
 class Bus {
  public:
   void add(BusRange range);
-  // Reads where nothing answers are all ones, as on a bus nobody drives; writes there go nowhere.
+  void close() { closed_ = true; }  // nothing is added any more
+  // Accesses of at least one byte. Reads where nothing answers are all ones, as on a bus nobody drives; writes there go nowhere.
   void read(uint64_t address, std::span<std::byte> out) const;
   void write(uint64_t address, std::span<const std::byte> in) const;
 
@@ -28,6 +29,7 @@ class Bus {
   const BusRange* find(uint64_t address, size_t length) const;
 
   std::vector<BusRange> ranges_;  // sorted by base, not overlapping
+  bool closed_ = false;
 };
 
 }  // namespace tskata::kvm

@@ -26,6 +26,7 @@ Machine::Machine(const System& system, std::function<void(Ending)> ended)
 Machine::~Machine() { stop(); }
 
 void Machine::add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags) {
+  require_not_started();
   if (memory_->view != nullptr) throw std::logic_error("memory is added before devices see it");
   const std::span<std::byte> bytes = mapping.bytes();
   const kvm_userspace_memory_region region{static_cast<uint32_t>(slots_.size()), flags, guest_address, bytes.size(),
@@ -33,6 +34,11 @@ void Machine::add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags) 
   KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region);
   slots_.push_back({region, bytes.size()});
   memory_->mappings.push_back(std::move(mapping));
+}
+
+// What vCPU threads look at without a lock stays as it is.
+void Machine::require_not_started() const {
+  if (started_) throw std::logic_error("the machine runs already");
 }
 
 void Machine::add_memory(uint64_t guest_address, size_t bytes) { add_slot(Mapping(bytes), guest_address, 0); }
@@ -47,6 +53,7 @@ void Machine::create_irqchip() {
 }
 
 unsigned Machine::create_vcpu() {
+  require_not_started();
   const auto id = static_cast<unsigned>(vcpus_.size());
   vcpus_.push_back(std::make_unique<Vcpu>(fd_.get(), id, run_bytes_, ports_, mmio_, [this](Ending reason) { end(std::move(reason)); }));
   return id;
@@ -104,8 +111,10 @@ std::vector<uint64_t> Machine::dirty_log(uint64_t guest_address) {
     if (slot.region.guest_phys_addr != guest_address) continue;
     std::vector<uint64_t> bitmap((slot.bytes / 4096 + 63) / 64);
     if ((slot.region.flags & KVM_MEM_LOG_DIRTY_PAGES) == 0) {
-      slot.region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
-      KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &slot.region);
+      kvm_userspace_memory_region logged = slot.region;
+      logged.flags |= KVM_MEM_LOG_DIRTY_PAGES;
+      KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &logged);
+      slot.region = logged;
       return bitmap;
     }
     kvm_dirty_log request{};
@@ -123,10 +132,16 @@ Vcpu& Machine::vcpu(unsigned id) {
 }
 
 void Machine::start() {
+  require_not_started();
+  started_ = true;
+  ports_.close();
+  mmio_.close();
+  for (const auto& it : vcpus_) it->clear_guest_debug();
   for (const auto& it : vcpus_) it->start();
 }
 
 void Machine::pause() {
+  for (const auto& it : vcpus_) it->request_pause();  // all leave the guest at the same time
   for (const auto& it : vcpus_) it->pause();
 }
 
@@ -135,6 +150,7 @@ void Machine::resume() {
 }
 
 void Machine::stop() {
+  for (const auto& it : vcpus_) it->request_stop();
   for (const auto& it : vcpus_) it->stop();
 }
 
@@ -143,6 +159,7 @@ void Machine::end(Ending reason) {
     const std::lock_guard lock(end_mutex_);
     if (std::exchange(over_, true)) return;
   }
+  for (const auto& it : vcpus_) it->request_stop();
   ended_(std::move(reason));
 }
 
@@ -165,14 +182,18 @@ std::vector<std::byte> Machine::state(std::string_view part) const {
 }
 
 void Machine::set_state(std::string_view part, std::span<const std::byte> bytes) {
+  const auto chip = std::ranges::find(irqchips, part);
+  if (part != "clock" && chip == irqchips.end()) throw std::invalid_argument("no such part of a machine's state: " + std::string(part));
   const size_t size = part == "clock" ? sizeof(kvm_clock_data) : sizeof(kvm_irqchip);
   if (bytes.size() != size) throw std::invalid_argument("machine state " + std::string(part) + " of a wrong size");
   if (part == "clock") {
     KVM_IOCTL(fd_.get(), KVM_SET_CLOCK, bytes.data());
     return;
   }
-  if (std::ranges::find(irqchips, part) == irqchips.end()) throw std::invalid_argument("no such part of a machine's state");
-  KVM_IOCTL(fd_.get(), KVM_SET_IRQCHIP, bytes.data());
+  kvm_irqchip state;
+  std::memcpy(&state, bytes.data(), sizeof state);
+  if (state.chip_id != static_cast<uint32_t>(chip - irqchips.begin())) throw std::invalid_argument("the state is another interrupt controller's");
+  KVM_IOCTL(fd_.get(), KVM_SET_IRQCHIP, &state);
 }
 
 }  // namespace tskata::kvm

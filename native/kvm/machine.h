@@ -12,7 +12,7 @@ namespace tskata::kvm {
 
 class Machine {
  public:
-  // `ended` is called once, from a vCPU's thread, when the machine can't or won't go on.
+  // `ended` is called once, from a vCPU's thread, when the machine can't or won't go on; all vCPUs are leaving the guest then.
   Machine(const System& system, std::function<void(Ending)> ended);
   ~Machine();
 
@@ -23,7 +23,7 @@ class Machine {
   void create_irqchip();
   unsigned create_vcpu();
   Bus& ports() { return ports_; }
-  Bus& mmio() { return mmio_; }
+  Bus& mmio() { return mmio_; }  // refuses ranges once the machine runs, as do the above
   // A write to the descriptor raises the line.
   void add_irqfd(int fd, uint32_t line);
   // A write of `value` (4 bytes) to the address is a write to the descriptor, without an exit to us.
@@ -40,7 +40,7 @@ class Machine {
   // -- while it runs -----------------------------------------------------------------------------------------------------
   Vcpu& vcpu(unsigned id);
   size_t vcpu_count() const { return vcpus_.size(); }
-  void start();
+  void start();  // once
   void pause();
   void resume();
   void stop();              // every vCPU thread has ended; idempotent
@@ -56,12 +56,14 @@ class Machine {
     size_t bytes;
   };
   void add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags);
+  void require_not_started() const;
 
   os::Descriptor fd_;
   size_t run_bytes_;
   std::function<void(Ending)> ended_;
   std::mutex end_mutex_;
   bool over_ = false;
+  bool started_ = false;
   Bus ports_;
   Bus mmio_;
   std::shared_ptr<MachineMemory> memory_ = std::make_shared<MachineMemory>();

@@ -36,20 +36,25 @@ struct StatePart {
   size_t bytes;
   unsigned long get;
   unsigned long set;
+  const char* get_name;
+  const char* set_name;
 };
+#define STATE_PART(name, bytes, get, set) \
+  { name, bytes, get, set, #get, #set }
 
 // Structures of <linux/kvm.h>; what a snapshot saves and sets again.
 constexpr std::array<StatePart, 9> state_parts{{
-    {"regs", sizeof(kvm_regs), KVM_GET_REGS, KVM_SET_REGS},
-    {"sregs", sizeof(kvm_sregs), KVM_GET_SREGS, KVM_SET_SREGS},
-    {"fpu", sizeof(kvm_fpu), KVM_GET_FPU, KVM_SET_FPU},
-    {"xsave", sizeof(Xsave), get_xsave, set_xsave},
-    {"xcrs", sizeof(kvm_xcrs), KVM_GET_XCRS, KVM_SET_XCRS},
-    {"lapic", sizeof(kvm_lapic_state), KVM_GET_LAPIC, KVM_SET_LAPIC},
-    {"events", sizeof(kvm_vcpu_events), KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS},
-    {"debugregs", sizeof(kvm_debugregs), KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS},
-    {"mp_state", sizeof(kvm_mp_state), KVM_GET_MP_STATE, KVM_SET_MP_STATE},
+    STATE_PART("regs", sizeof(kvm_regs), KVM_GET_REGS, KVM_SET_REGS),
+    STATE_PART("sregs", sizeof(kvm_sregs), KVM_GET_SREGS, KVM_SET_SREGS),
+    STATE_PART("fpu", sizeof(kvm_fpu), KVM_GET_FPU, KVM_SET_FPU),
+    {"xsave", sizeof(Xsave), get_xsave, set_xsave, "KVM_GET_XSAVE", "KVM_SET_XSAVE"},
+    STATE_PART("xcrs", sizeof(kvm_xcrs), KVM_GET_XCRS, KVM_SET_XCRS),
+    STATE_PART("lapic", sizeof(kvm_lapic_state), KVM_GET_LAPIC, KVM_SET_LAPIC),
+    STATE_PART("events", sizeof(kvm_vcpu_events), KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS),
+    STATE_PART("debugregs", sizeof(kvm_debugregs), KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS),
+    STATE_PART("mp_state", sizeof(kvm_mp_state), KVM_GET_MP_STATE, KVM_SET_MP_STATE),
 }};
+#undef STATE_PART
 
 const StatePart& state_part(std::string_view name) {
   for (const StatePart& part : state_parts) {
@@ -81,8 +86,8 @@ Vcpu::Vcpu(int vm, unsigned id, size_t run_bytes, const Bus& ports, const Bus& m
       fd_(KVM_IOCTL(vm, KVM_CREATE_VCPU, id)),
       run_bytes_(run_bytes),
       run_(map_run(fd_.get(), run_bytes)),
-      ports_(ports),
-      memory_(memory),
+      statistics_(::ioctl(fd_.get(), KVM_GET_STATS_FD, 0)),  // now: while the vCPU runs this request would wait; old kernels have none
+      exits_(ports, memory),
       ended_(std::move(ended)) {
   install_kick_handler();
 }
@@ -92,25 +97,36 @@ Vcpu::~Vcpu() {
   ::munmap(run_, run_bytes_);
 }
 
+void Vcpu::require_still() const {
+  std::unique_lock lock(mutex_);
+  if (!thread_.joinable()) return;
+  if (wish_ == Wish::run) throw std::logic_error("the vCPU runs: the machine must be paused first");
+  changed_.wait(lock, [this] { return parked_ || over_; });
+}
+
 std::vector<std::byte> Vcpu::state(std::string_view name) const {
   const StatePart& part = state_part(name);
+  require_still();
   std::vector<std::byte> out(part.bytes);
-  call(fd_.get(), part.get, reinterpret_cast<uintptr_t>(out.data()), ("KVM_GET " + std::string(name)).c_str());
+  call(fd_.get(), part.get, reinterpret_cast<uintptr_t>(out.data()), part.get_name);
   return out;
 }
 
 void Vcpu::set_state(std::string_view name, std::span<const std::byte> bytes) {
   const StatePart& part = state_part(name);
   if (bytes.size() != part.bytes) throw std::invalid_argument("vCPU state " + std::string(name) + " of a wrong size");
-  call(fd_.get(), part.set, reinterpret_cast<uintptr_t>(bytes.data()), ("KVM_SET " + std::string(name)).c_str());
+  require_still();
+  call(fd_.get(), part.set, reinterpret_cast<uintptr_t>(bytes.data()), part.set_name);
 }
 
 void Vcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
+  require_still();
   const std::vector<std::byte> memory = with_entries(entries);
   call(fd_.get(), kvm::set_cpuid, reinterpret_cast<uintptr_t>(memory.data()), "KVM_SET_CPUID2");
 }
 
 size_t Vcpu::msrs(std::span<kvm_msr_entry> entries) const {
+  require_still();
   std::vector<std::byte> memory = with_entries<kvm_msr_entry>(entries);
   const int read = call(fd_.get(), get_msrs, reinterpret_cast<uintptr_t>(memory.data()), "KVM_GET_MSRS");
   std::memcpy(entries.data(), memory.data() + sizeof(EntriesHead), entries.size_bytes());
@@ -118,6 +134,7 @@ size_t Vcpu::msrs(std::span<kvm_msr_entry> entries) const {
 }
 
 size_t Vcpu::set_msrs(std::span<const kvm_msr_entry> entries) {
+  require_still();
   const std::vector<std::byte> memory = with_entries(entries);
   return static_cast<size_t>(call(fd_.get(), kvm::set_msrs, reinterpret_cast<uintptr_t>(memory.data()), "KVM_SET_MSRS"));
 }
@@ -132,19 +149,26 @@ void Vcpu::start() {
   thread_ = std::thread([this] { run(); });
 }
 
-// The flag first: a thread on its way into KVM_RUN, where the signal alone would be lost, comes back at once (KVM API §5,
-// immediate_exit). The thread clears it before it looks at what is wished, so a wish made after that look finds the flag still set.
+// With the lock held. The flag first: a thread on its way into KVM_RUN, where the signal alone would be lost, comes back at once (KVM
+// API §5, immediate_exit). The thread clears it before it looks at what is wished, so a wish made after that look finds the flag still
+// set. A thread that has not begun, or has ended, looks by itself.
 void Vcpu::kick() {
+  if (!self_) return;
   *const_cast<volatile uint8_t*>(&run_->immediate_exit) = 1;
-  ::pthread_kill(thread_.native_handle(), kick_signal());
+  ::pthread_kill(*self_, kick_signal());
+}
+
+void Vcpu::request_pause() {
+  const std::lock_guard lock(mutex_);
+  if (wish_ != Wish::run) return;
+  wish_ = Wish::pause;
+  kick();
 }
 
 void Vcpu::pause() {
-  std::unique_lock lock(mutex_);
-  if (wish_ != Wish::run) return;
-  wish_ = Wish::pause;
+  request_pause();
   if (!thread_.joinable()) return;
-  kick();
+  std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return parked_ || over_; });
 }
 
@@ -155,13 +179,15 @@ void Vcpu::resume() {
   changed_.notify_all();
 }
 
+void Vcpu::request_stop() {
+  const std::lock_guard lock(mutex_);
+  wish_ = Wish::stop;
+  kick();
+  changed_.notify_all();
+}
+
 void Vcpu::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    wish_ = Wish::stop;
-    if (thread_.joinable() && !over_) kick();
-    changed_.notify_all();
-  }
+  request_stop();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -169,11 +195,16 @@ void Vcpu::run() {
   // Waits there until the jail has closed: not an instruction of the guest's runs before.
   jail::enter_thread(jail::Role::vcpu);
   ::pthread_setname_np(::pthread_self(), ("vcpu " + std::to_string(id_)).c_str());
+  {
+    const std::lock_guard lock(mutex_);
+    self_ = ::pthread_self();
+  }
   if (wait_for_wish()) {
     while (enter()) {
     }
   }
   const std::lock_guard lock(mutex_);
+  self_.reset();
   over_ = true;
   changed_.notify_all();
 }
@@ -181,7 +212,7 @@ void Vcpu::run() {
 // False: the thread is to end.
 bool Vcpu::wait_for_wish() {
   std::unique_lock lock(mutex_);
-  parked_ = true;
+  parked_ = wish_ == Wish::pause;
   changed_.notify_all();
   changed_.wait(lock, [this] { return wish_ != Wish::pause; });
   parked_ = false;
@@ -189,74 +220,28 @@ bool Vcpu::wait_for_wish() {
 }
 
 bool Vcpu::enter() {
-  if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) return handle_exit();
-  if (errno != EINTR && errno != EAGAIN) return end("error", static_cast<uint64_t>(errno));
+  if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) {
+    std::optional<Ending> over = exits_.handle({reinterpret_cast<std::byte*>(run_), run_bytes_});
+    return !over || end(std::move(*over));
+  }
+  if (errno != EINTR && errno != EAGAIN) return end({"error", 0, static_cast<uint64_t>(errno), 0});
   // Only here is the state whole: an access whose answer was given is completed by the next KVM_RUN, and this one was that.
   *const_cast<volatile uint8_t*>(&run_->immediate_exit) = 0;
-  count("interrupted", 0);
+  exits_.counters().add(ExitCounters::Kind::interrupted);
   return wait_for_wish();
 }
 
-bool Vcpu::handle_exit() {
-  switch (run_->exit_reason) {
-    case KVM_EXIT_IO: answer_port(); return true;
-    case KVM_EXIT_MMIO: answer_memory(); return true;
-    case KVM_EXIT_INTR: return true;
-    case KVM_EXIT_HLT: return end("halt", 0);
-    case KVM_EXIT_SHUTDOWN: return end("shutdown", 0);
-    case KVM_EXIT_INTERNAL_ERROR: return end("internal-error", run_->internal.suberror);
-    case KVM_EXIT_FAIL_ENTRY: return end("entry-failure", run_->fail_entry.hardware_entry_failure_reason);
-    case KVM_EXIT_SYSTEM_EVENT: return end("system-event", run_->system_event.type);
-    default: return end("unknown-exit", run_->exit_reason);
-  }
-}
-
-void Vcpu::answer_port() {
-  const auto& io = run_->io;
-  count("io", io.port);
-  // A string instruction gives several elements at once.
-  std::byte* at = reinterpret_cast<std::byte*>(run_) + io.data_offset;
-  for (uint32_t i = 0; i < io.count; ++i, at += io.size) {
-    if (io.direction == KVM_EXIT_IO_IN) ports_.read(io.port, {at, io.size});
-    else ports_.write(io.port, {at, io.size});
-  }
-}
-
-void Vcpu::answer_memory() {
-  auto& mmio = run_->mmio;
-  count("mmio", mmio.phys_addr & ~uint64_t{0xfff});
-  const std::span<std::byte> data(reinterpret_cast<std::byte*>(mmio.data), std::min<size_t>(mmio.len, sizeof mmio.data));
-  if (mmio.is_write != 0) memory_.write(mmio.phys_addr, data);
-  else memory_.read(mmio.phys_addr, data);
-}
-
-void Vcpu::count(const char* kind, uint64_t address) {
-  const std::lock_guard lock(mutex_);
-  ++exits_[{kind, address}];
-}
-
-bool Vcpu::end(const char* kind, uint64_t detail) {
+bool Vcpu::end(Ending why) {
   kvm_regs regs{};
   const bool known = ::ioctl(fd_.get(), KVM_GET_REGS, &regs) == 0;
-  ended_({kind, id_, detail, known ? regs.rip : 0});
+  why.vcpu = id_;
+  why.instruction = known ? regs.rip : 0;
+  ended_(std::move(why));
   return false;
 }
 
-std::map<std::string, uint64_t> Vcpu::exits() const {
-  const std::lock_guard lock(mutex_);
-  std::map<std::string, uint64_t> out;
-  for (const auto& [cause, times] : exits_) {
-    std::array<char, 32> address{};
-    std::snprintf(address.data(), address.size(), " 0x%llx", static_cast<unsigned long long>(cause.second));
-    out[cause.second == 0 ? std::string(cause.first) : cause.first + std::string(address.data())] += times;
-  }
-  return out;
-}
-
 std::map<std::string, uint64_t> Vcpu::statistics() const {
-  const int raw = ::ioctl(fd_.get(), KVM_GET_STATS_FD, 0);
-  if (raw < 0) return {};
-  const os::Descriptor fd(raw);
+  const os::Descriptor& fd = statistics_;
   kvm_stats_header header{};
   if (::pread(fd.get(), &header, sizeof header, 0) != sizeof header) return {};
   const size_t stride = sizeof(StatisticHead) + header.name_size;

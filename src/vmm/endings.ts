@@ -27,6 +27,8 @@ export function describeEnding({ kind, vcpu, detail, instruction }: KvmEnding): 
       return `the guest ended by system event ${detail}`;
     case "error":
       return `KVM_RUN failed with errno ${detail} (${where})`;
+    case "host-error":
+      return `an access of the guest could not be answered, errno ${detail} (${where})`;
     case "halt":
       return `the guest halted for good (${where})`;
     case "unknown-exit":

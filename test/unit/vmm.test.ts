@@ -241,7 +241,7 @@ test("a bzImage: what follows its setup code goes to 1 MiB, entered in 64-bit mo
 });
 
 test("every way to end has words of its own", (t) => {
-  const kinds = ["reset", "shutdown", "halt", "internal-error", "entry-failure", "system-event", "unknown-exit", "error"] as const;
+  const kinds = ["reset", "shutdown", "halt", "internal-error", "entry-failure", "system-event", "unknown-exit", "error", "host-error"] as const;
   const texts = kinds.map((kind) => describeEnding({ kind, vcpu: 1, detail: 1n, instruction: 0x1000n }));
   t.is(new Set(texts).size, kinds.length);
   t.is(texts[1], "the guest had a triple fault (vCPU 1 at 0x1000)");
