@@ -1,7 +1,7 @@
 /**
  * Fuzzes every parser of a guest's bytes (native/fuzz) with AddressSanitizer and UndefinedBehaviorSanitizer, each for a while:
  *
- *   node scripts/fuzz.ts [--seconds 20] [harness…]      queue, vsock, fs, vhost_user, devices
+ *   node scripts/fuzz.ts [--seconds 20] [harness…]      queue, vsock, fs, vhost_user, devices, mmio, kvm_exit
  *   build/fuzz/fuzz/<harness>_fuzzer <file>             replays one input
  *
  * Inputs that reached new code stay in build/fuzz/corpus; those that crashed, hung or leaked go to build/fuzz/crashes, and the exit is 1.
@@ -11,7 +11,7 @@ import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { buildFolder, repository, run, say, step } from "./lib/steps.ts";
 
-export const HARNESSES = ["queue", "vsock", "fs", "vhost_user", "devices"] as const;
+export const HARNESSES = ["queue", "vsock", "fs", "vhost_user", "devices", "mmio", "kvm_exit"] as const;
 type Harness = (typeof HARNESSES)[number];
 
 const FOLDER = join(buildFolder, "fuzz");
