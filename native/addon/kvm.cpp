@@ -35,7 +35,10 @@ uint16_t port_of(const Napi::Value& value) { return static_cast<uint16_t>(whole(
 
 std::string text_of(const Napi::Value& value) {
   if (!value.IsString()) throw std::invalid_argument("expected a string");
-  return value.As<Napi::String>();
+  std::string out = value.As<Napi::String>();
+  // The kernel would see a name that ends there.
+  if (out.find('\0') != std::string::npos) throw std::invalid_argument("string with a NUL");
+  return out;
 }
 
 std::span<const std::byte> bytes_of(const Napi::Value& value) {
@@ -198,8 +201,8 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
       const std::string path = text_of(info[2]);
       Pod& it = pod();
       if (it.uart != nullptr) throw std::logic_error("the machine has a serial port");
-      Descriptor file(checked(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ("open " + path).c_str()));
       const std::shared_ptr<Descriptor> interrupt = interrupt_line(info[1]);
+      Descriptor file(checked(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ("open " + path).c_str()));
       it.console = std::make_unique<devices::console::ConsoleLog>(std::move(file));
       devices::console::ConsoleLog& log = *it.console;
       // The line is an edge of the interrupt controller's: only its rise is told.

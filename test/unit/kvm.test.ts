@@ -2,7 +2,7 @@
  * The binding to /dev/kvm, through src/native.ts: small guests in ring 0 of 64-bit mode that use nothing which a host that emulates
  * ring 0 lacks (no interrupts, no returns from them). A host without /dev/kvm passes with a note.
  */
-import { accessSync, closeSync, constants, openSync, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
@@ -498,7 +498,7 @@ kvmTest("arguments that mean nothing are refused or harmless, never the process'
   const machine = guest(t, system, HLT, { irqchip: true });
   machine.addSlot(SLOT, LINE);
   const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(machine)).filter(
-    (name) => !["constructor", "ended", "close", "start", "createVcpu"].includes(name),
+    (name) => !["constructor", "ended", "close", "start", "createVcpu", "addUart"].includes(name),
   );
   t.true(methods.length > 15);
   const detached = new Uint8Array(8);
@@ -524,6 +524,11 @@ kvmTest("arguments that mean nothing are refused or harmless, never the process'
   for (const wrong of [Number.NaN, -1, 1.5, 2 ** 53, "0", undefined]) {
     t.regex(thrown(() => machine.read(wrong as number, 1)).message, /not an address/, String(wrong));
   }
+  const log = join(temporaryFolder(t), "log");
+  t.regex(thrown(() => machine.addUart(0x3f8, 4, `${log}\0more`)).message, /NUL/);
+  t.regex(thrown(() => machine.addUart(65536, 4, log)).message, /not a port/);
+  t.regex(thrown(() => machine.addUart(0x3f8, -1, log)).message, /not an interrupt line/);
+  t.false(existsSync(log));
   t.regex(thrown(() => machine.vcpuState(0, "nonsense" as VcpuStatePart)).message, /no such part/);
   t.regex(thrown(() => machine.setState("nonsense" as MachineStatePart, Buffer.alloc(1))).message, /no such part/);
   t.regex(thrown(() => machine.vcpuState(1, "regs")).message, /no such vCPU/);
