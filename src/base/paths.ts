@@ -1,7 +1,7 @@
 /**
  * Where tskata's own files are, and where a container's and a pod's are on the host.
  *
- * The product is `dist/`: bin/tskata runs lib/tskata.cjs, the sandbox is lib/sandbox.cjs, the guest's files are in guest/.
+ * The product is `dist/`: bin/tskata runs lib/tskata.cjs (and that lib/command-line.cjs), the sandbox is lib/sandbox.cjs, the guest's files are in guest/.
  * TSKATA_DIST names another dist; sources run unbundled (tests) find the repository's.
  */
 import { existsSync } from "node:fs";

@@ -1,8 +1,6 @@
 /** `tskata state`. */
-
-import { listedState } from "../oci/state.ts";
-import { readState } from "../oci/state-file.ts";
 import { print } from "./output.ts";
+import { stateText } from "./state-text.ts";
 import { CONTAINER_ID_HELP, type Verb } from "./verb.ts";
 
 export const verb: Verb = {
@@ -16,8 +14,7 @@ io.tskata.oom-killed; one whose virtual machine died has io.tskata.stop-reason.`
   flags: [],
   arguments: { least: 1, most: 1 },
   async run({ globals, args }) {
-    const state = readState(globals.root, args[0] ?? "");
-    print(JSON.stringify(listedState(state, ""), null, 2));
+    print(stateText(globals, args[0] ?? ""));
     return 0;
   },
 };

@@ -12,43 +12,51 @@ import { readPodFile } from "../base/pod-file.ts";
 import { isAlive } from "../base/process.ts";
 import { sayIssues } from "../base/schema.ts";
 
-const processRefSchema = z.object({ pid: z.int().check(z.positive()), startTime: z.int() });
+// One schema a kind of field, used wherever such a field is: making one costs `state` as much as checking ten with it.
+const text = z.string();
+const texts = z.array(text);
+const flag = z.boolean();
+const whole = z.int();
+const positive = whole.check(z.positive());
+const formatVersion = z.literal(1);
+
+const processRefSchema = z.object({ pid: positive, startTime: whole });
 
 const podSchema = z.object({
   /** Id of the container that started the pod's VM. */
-  id: z.string(),
-  folder: z.string(),
-  sandboxPid: z.optional(z.int().check(z.positive())),
+  id: text,
+  folder: text,
+  sandboxPid: z.optional(positive),
   /** sandbox.stop_timeout_s when the pod was started. */
-  stopTimeoutMs: z.optional(z.int().check(z.positive())),
-  sandboxStartTime: z.optional(z.int()),
+  stopTimeoutMs: z.optional(positive),
+  sandboxStartTime: z.optional(whole),
   /** Host cgroup folders made for the pod's first container, deepest first: they hold the sandbox and go with it. */
-  cgroups: z.array(z.string()),
+  cgroups: texts,
 });
 
 const stateFileSchema = z.object({
-  version: z.literal(1),
-  id: z.string(),
-  ociVersion: z.string(),
-  bundle: z.string(),
-  rootfs: z.string(),
-  annotations: z.record(z.string(), z.string()),
+  version: formatVersion,
+  id: text,
+  ociVersion: text,
+  bundle: text,
+  rootfs: text,
+  annotations: z.record(text, text),
   /** RFC 3339 with nanoseconds, UTC. */
-  created: z.string(),
+  created: text,
   /** Uid that created it. */
-  owner: z.int(),
+  owner: whole,
   status: z.enum(["creating", "created", "running", "paused"]),
   /** The `create` that works on it while the status is "creating". */
   creator: processRefSchema,
   proxy: z.optional(processRefSchema),
   pod: podSchema,
   /** Host cgroup folders made for this container, deepest first. */
-  cgroups: z.array(z.string()),
+  cgroups: texts,
   /** Its cgroup in every hierarchy, made or found: where exec'ed processes' proxies go. */
-  cgroupFolders: z.array(z.string()),
+  cgroupFolders: texts,
   /** What was placed below <pod>/shared, relative to it. */
-  sharedTargets: z.array(z.string()),
-  terminal: z.boolean(),
+  sharedTargets: texts,
+  terminal: flag,
   /** What a paused container goes back to. */
   pausedFrom: z.optional(z.enum(["created", "running"])),
 });
@@ -58,13 +66,13 @@ export type Status = StateFile["status"] | "stopped";
 
 /** exit.json, written by the sandbox when a container's init has ended. */
 const exitFileSchema = z.object({
-  version: z.literal(1),
+  version: formatVersion,
   /** As waitpid(2) gives it. */
-  waitStatus: z.int(),
-  oomKilled: z.boolean(),
-  endedAt: z.string(),
+  waitStatus: whole,
+  oomKilled: flag,
+  endedAt: text,
   /** Why, when it was not the process's own end: the VM or the sandbox failed. */
-  reason: z.optional(z.string()),
+  reason: z.optional(text),
 });
 export type ExitFile = z.infer<typeof exitFileSchema>;
 
