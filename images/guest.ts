@@ -3,7 +3,7 @@
  * the agent mounts over. Nothing else, and the same bytes from the same inputs.
  */
 import { spawnSync } from "node:child_process";
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, realpathSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { cachedStep, distFolder, hashOf, pinnedNode, run } from "../scripts/lib/steps.ts";
@@ -17,23 +17,31 @@ const ALIGNMENT = 2 * 1024 * 1024;
 export async function buildGuestImage(): Promise<void> {
   const image = join(distFolder, "guest/image.erofs");
   const inputs = ["dist/guest/agent.cjs", "dist/guest/tskata-launcher", "dist/lib/tskata.node", "images/guest.ts"];
-  const libraries = librariesOf([pinnedNode, join(distFolder, "lib/tskata.node")]);
+  const libraries = guestLibraries();
   const key = hashOf(...inputs, { text: `${statSync(pinnedNode).size} ${libraries.map((file) => `${file} ${statSync(file).size}`).join(" ")}` });
   await cachedStep("guest image", key, [image], async () => {
-    const root = mkdtempSync(join(tmpdir(), "tskata-image-"));
-    try {
-      await fill(root, libraries);
-      await makeFilesystem(root, image);
-    } finally {
-      rmSync(root, { recursive: true, force: true });
-    }
+    await makeGuestImage(image);
     return `${(statSync(image).size / 2 ** 20).toFixed(1)} MiB`;
   });
 }
 
+/** Makes it from what is in dist, whatever was made before. */
+export async function makeGuestImage(image: string): Promise<void> {
+  const root = mkdtempSync(join(tmpdir(), "tskata-image-"));
+  try {
+    await fill(root, guestLibraries());
+    await makeFilesystem(root, image);
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+function guestLibraries(): string[] {
+  return librariesOf([pinnedNode, join(distFolder, "lib/tskata.node")]);
+}
+
 async function fill(root: string, libraries: readonly string[]): Promise<void> {
-  chmodSync(root, 0o755); // a container's user namespace maps no one who may pass a private one
-  for (const folder of [...EMPTY_FOLDERS, "bin", "agent"]) mkdirSync(join(root, folder), { mode: 0o755 });
+  for (const folder of [...EMPTY_FOLDERS, "bin", "agent"]) mkdirSync(join(root, folder));
   await run("guest-image", "strip", ["-o", join(root, "bin/node"), pinnedNode]);
   for (const file of libraries) {
     mkdirSync(join(root, dirname(file)), { recursive: true });
@@ -41,9 +49,19 @@ async function fill(root: string, libraries: readonly string[]): Promise<void> {
   }
   for (const name of ["guest/agent.cjs", "guest/tskata-launcher", "lib/tskata.node"]) copyFileSync(join(distFolder, name), join(root, "agent", basename(name)));
   await run("guest-image", "strip", ["--strip-unneeded", join(root, "agent/tskata.node")]);
-  chmodSync(join(root, "agent/tskata-launcher"), 0o755);
   // Programs of the guest's libraries look names up; there are none but root's.
   writeFileSync(join(root, "etc/passwd"), "root:x:0:0:root:/:/bin/node\n");
+  setModes(root, [join(root, "bin/node"), join(root, "agent/tskata-launcher")]);
+}
+
+/** The builder's umask is no input; and a container's user namespace maps no one who may pass a private folder. */
+function setModes(root: string, programs: readonly string[]): void {
+  chmodSync(root, 0o755);
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    const executable = entry.isDirectory() || programs.includes(path) || /\.so(\.|$)/.test(entry.name);
+    chmodSync(path, executable ? 0o755 : 0o644);
+  }
 }
 
 async function makeFilesystem(root: string, image: string): Promise<void> {
