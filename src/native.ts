@@ -129,7 +129,7 @@ export interface Native {
   setDeviceFilter(cgroup: string, program: Uint8Array): void;
 
   // -- relay ---------------------------------------------------------------------------------------------------------
-  /** Starts moving bytes from `source` to `destination`, taking both descriptors over. */
+  /** Starts moving bytes from `source` to `destination`, taking both descriptors over; EBADF, with nothing taken, when one is not open. */
   relay(source: number, destination: number): Relay;
 
   // -- launcher (guest) ------------------------------------------------------------------------------------------------

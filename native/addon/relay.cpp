@@ -73,15 +73,24 @@ class RelayHandle : public Napi::ObjectWrap<RelayHandle> {
   Napi::ObjectReference ended_;
 };
 
+// A descriptor that is none would never become readable or writable, and so never end. Checked before anything is taken over.
+int open_descriptor(const Napi::Value& value) {
+  const int fd = value.As<Napi::Number>().Int32Value();
+  os::checked(::fcntl(fd, F_GETFD), "fcntl");
+  return fd;
+}
+
 Napi::Value make_relay(const Napi::CallbackInfo& info) {
-  return guarded(
-      info, [&](Napi::Env env) { return RelayHandle::make(env, info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Number>().Int32Value()); });
+  return guarded(info, [&](Napi::Env env) {
+    const int source = open_descriptor(info[0]);
+    return RelayHandle::make(env, source, open_descriptor(info[1]));
+  });
 }
 
 // Both directions of `fd` relayed to one end of a socket pair; the other end is the answer.
 Napi::Value bridge(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
-    os::Descriptor stream(info[0].As<Napi::Number>().Int32Value());
+    os::Descriptor stream(open_descriptor(info[0]));
     int pair[2];
     os::checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), "socketpair");
     os::Descriptor ours(pair[0]);

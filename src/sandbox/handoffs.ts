@@ -1,9 +1,11 @@
 /** Descriptors that arrive over handoff.sock, kept under their token until the request that names it comes. */
+import { type ClaimLimits, Claims } from "../base/claims.ts";
 import { TskataError } from "../base/errors.ts";
 import { type FdReceiver, native } from "../native.ts";
 import type { Handoff } from "../protocols/generated/control.ts";
 
-const WAIT_MS = 10_000;
+/** The request follows its descriptors at once, over another socket; a command killed in between never sends it. */
+const LIMITS: ClaimLimits = { count: 256, keepMs: 60_000, waitMs: 10_000 };
 
 /** The descriptors of one process; whoever took them owns them. */
 export interface Descriptors {
@@ -15,17 +17,17 @@ export interface Descriptors {
 
 export class Handoffs {
   readonly #receiver: FdReceiver;
-  readonly #arrived = new Map<string, number[]>();
-  readonly #waiters = new Map<string, (fds: number[]) => void>();
+  readonly #claims: Claims<string, number[]>;
 
-  constructor(path: string) {
-    this.#receiver = native().receiveFds(path, (message, fds) => this.#arrive(message.toString("latin1"), fds));
+  constructor(path: string, limits: ClaimLimits = LIMITS) {
+    this.#claims = new Claims<string, number[]>(limits, closeAll);
+    this.#receiver = native().receiveFds(path, (message, fds) => this.#claims.arrive(message.toString("latin1"), fds));
   }
 
   async take(handoff: Handoff | undefined): Promise<Descriptors> {
     if (handoff === undefined) return { stdin: undefined, stdout: undefined, stderr: undefined, proxy: undefined };
-    const fds = this.#arrived.get(handoff.token) ?? (await this.#wait(handoff.token));
-    this.#arrived.delete(handoff.token);
+    const fds = await this.#claims.claim(handoff.token);
+    if (fds === undefined) throw new TskataError("invalid", "the descriptors of the request did not arrive");
     const names = (["stdin", "stdout", "stderr", "proxy"] as const).filter((name) => handoff[name]);
     if (names.length !== fds.length) {
       closeAll(fds);
@@ -37,29 +39,7 @@ export class Handoffs {
 
   close(): void {
     this.#receiver.close();
-    for (const fds of this.#arrived.values()) closeAll(fds);
-    this.#arrived.clear();
-  }
-
-  #arrive(token: string, fds: number[]): void {
-    const waiter = this.#waiters.get(token);
-    if (waiter !== undefined) waiter(fds);
-    else if (this.#arrived.has(token)) closeAll(fds);
-    else this.#arrived.set(token, fds);
-  }
-
-  async #wait(token: string): Promise<number[]> {
-    return await new Promise((take, fail) => {
-      const timer = setTimeout(() => {
-        this.#waiters.delete(token);
-        fail(new TskataError("invalid", "the descriptors of the request did not arrive"));
-      }, WAIT_MS);
-      this.#waiters.set(token, (fds) => {
-        clearTimeout(timer);
-        this.#waiters.delete(token);
-        take(fds);
-      });
-    });
+    this.#claims.close();
   }
 }
 

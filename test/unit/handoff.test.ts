@@ -145,3 +145,16 @@ test("no descriptor, no hand-off", (t) => {
   t.throws(() => handOver(path, { proxy: -1 }), { code: "EBADF" });
   t.throws(() => handOver("/no/such/handoff.sock", { proxy: 0 }), { code: "ENOENT" });
 });
+
+test("descriptors whose request never comes are closed after a while, and there are not more than so many", async (t) => {
+  const path = join(temporaryFolder(t), "handoff.sock");
+  const handoffs = new Handoffs(path, { count: 2, keepMs: 50, waitMs: 10 });
+  t.teardown(() => handoffs.close());
+  const pipes = [native().pipe(), native().pipe(), native().pipe()] as const;
+  const sent = pipes.map(([, sink]) => handOver(path, { proxy: sink }));
+  for (const [, sink] of pipes) closeSync(sink);
+  await new Promise((wake) => setTimeout(wake, 500));
+  for (const [source] of pipes) t.is(read(source), ""); // would wait for ever while anyone holds the other end
+  await t.throwsAsync(handoffs.take(sent[0]), failure("invalid", "the descriptors of the request did not arrive"));
+  for (const [source] of pipes) closeSync(source);
+});

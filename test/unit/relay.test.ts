@@ -142,6 +142,16 @@ test("a destination that others hold, too, is not shut down: it may be the calle
   for (const fd of [ours, theirs]) closeSync(fd);
 });
 
+test("a descriptor that is none is refused at once, and the other one stays its owner's", (t) => {
+  const [source, sink] = native().pipe();
+  for (const call of [() => native().relay(-1, sink), () => native().relay(source, -1), () => native().relay(source, 1 << 20), () => native().bridge(-1)]) {
+    t.throws(call, { code: "EBADF", message: /fcntl/ });
+  }
+  writeSync(sink, "still ours");
+  t.is(read(source), "still ours");
+  for (const fd of [source, sink]) closeSync(fd);
+});
+
 test("bridge: both directions, each with an end of its own", async (t) => {
   const [far, near] = native().socketpair("stream");
   const bridged = open(t, native().bridge(near));

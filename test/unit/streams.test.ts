@@ -3,6 +3,7 @@ import { closeSync, fstatSync } from "node:fs";
 import test from "ava";
 import { Streams } from "../../agent/io/streams.ts";
 import { native } from "../../src/native.ts";
+import { failure } from "./helpers.ts";
 
 function isOpen(fd: number): boolean {
   try {
@@ -34,4 +35,14 @@ test.serial("no id, and an id that is there already: closed", async (t) => {
   t.deepEqual([one, two, three].map(isOpen), [true, false, false]);
   t.is(await streams.claim(5n), one);
   closeSync(one);
+});
+
+test.serial("a stream that nobody claims is closed after a while", async (t) => {
+  const streams = new Streams({ count: 10, keepMs: 20, waitMs: 10 });
+  const [one, two] = native().pipe();
+  streams.arrive(one, 7n);
+  t.true(isOpen(one));
+  while (isOpen(one)) await new Promise((wake) => setTimeout(wake, 10));
+  await t.throwsAsync(streams.claim(7n), failure("unavailable", "stdio stream 7 did not arrive"));
+  closeSync(two);
 });
