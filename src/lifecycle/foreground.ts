@@ -73,8 +73,9 @@ export function lossReason(state: StateFile): string | undefined {
   const paths = podPaths(state.pod.folder);
   const failure = join(paths.folder, "failure");
   if (existsSync(failure)) return readPodFile(failure);
-  const reason = readExit(state)?.reason;
-  if (reason !== undefined) return reason;
-  if (isAlive(sandboxRef(state))) return undefined;
+  const exit = readExit(state);
+  if (exit !== undefined) return exit.reason;
+  // Without its folder the pod was not lost, but deleted by another command.
+  if (isAlive(sandboxRef(state)) || !existsSync(paths.folder)) return undefined;
   return `the sandbox process of the virtual machine died${titledTail("sandbox", paths.sandboxErrors)}${titledTail("guest console", paths.consoleLog)}`;
 }

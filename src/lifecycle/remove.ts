@@ -48,7 +48,13 @@ export async function removeContainer(options: RemoveOptions): Promise<void> {
     await removeUnreadable(options);
     return;
   }
-  await removeKnown(options, state);
+  try {
+    await removeKnown(options, state);
+  } catch (error) {
+    // Another command has removed it while this one waited, or just before: `run` does so when its container ends.
+    if (!(error instanceof TskataError && error.code === "not-found")) throw error;
+    if (!force) throw new TskataError("not-found", "container does not exist");
+  }
 }
 
 async function removeKnown(options: RemoveOptions, before: StateFile): Promise<void> {

@@ -1,8 +1,9 @@
 /** src/lifecycle/pods.ts, collect.ts and remove.ts on hand-made state folders: no machine runs. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
+import type { TskataError } from "../../src/base/errors.ts";
 import { logTail } from "../../src/base/log-tail.ts";
 import { processRef } from "../../src/base/process.ts";
 import { type Collected, collect } from "../../src/lifecycle/collect.ts";
@@ -135,4 +136,40 @@ test("collect: tells in a dry run, removes otherwise, leaves what is healthy", a
   t.deepEqual(containerIds(root), ["cut", "healthy", "lost", "making"]);
   t.deepEqual(await collected(root, false), expected);
   t.deepEqual(containerIds(root), ["healthy", "making"]);
+});
+
+test("collect: a process that works in a pod's folder which is gone is told, and ended unless that is a dry run", async (t) => {
+  const root = temporaryFolder(t);
+  const [pod, folder] = [join(root, "gone/pod"), join(root, "gone/other")];
+  for (const one of [pod, folder]) mkdirSync(one, { recursive: true });
+  const [stray, elsewhere] = [sleeper(t, pod), sleeper(t, folder)];
+  while (!processesIn(pod).includes(stray.pid ?? 0) || !processesIn(folder).includes(elsewhere.pid ?? 0)) await new Promise((wake) => setTimeout(wake, 5));
+  t.deepEqual(await collected(root, true), ["container gone: its state can't be read"], "its folder is there: not by this way");
+  rmSync(join(root, "gone"), { recursive: true });
+  const expected = [`process ${stray.pid}: works in a pod's folder that is gone`];
+  t.deepEqual(await collected(root, true), expected);
+  t.is(stray.exitCode, null);
+  const ended = new Promise((done) => stray.once("exit", (_, signal) => done(signal)));
+  t.deepEqual(await collected(root, false), expected);
+  t.is(await ended, "SIGKILL");
+  t.deepEqual([elsewhere.exitCode, elsewhere.signalCode], [null, null]);
+  t.deepEqual(await collected(root, false), []);
+});
+
+test("remove: several at once, each by force, all end well and say nothing", async (t) => {
+  const root = temporaryFolder(t);
+  for (let round = 0; round < 10; round++) {
+    add(root, "box", { proxy: dead });
+    t.deepEqual((await Promise.all(Array.from({ length: 5 }, () => remove(root, "box", true)))).flat(), []);
+    t.deepEqual(containerIds(root), []);
+  }
+});
+
+test("remove: without force, the one that comes second is told that there is no such container", async (t) => {
+  const root = temporaryFolder(t);
+  add(root, "box", { proxy: dead });
+  const results = await Promise.allSettled([remove(root, "box"), remove(root, "box"), remove(root, "box")]);
+  const refused = results.flatMap((result) => (result.status === "rejected" ? [result.reason as TskataError] : []));
+  t.is(refused.length, 2);
+  for (const { code, message } of refused) t.deepEqual([code, message], ["not-found", "container does not exist"]);
 });

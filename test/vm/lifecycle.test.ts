@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import test from "ava";
-import { describe, hangLimitMs, Scratch } from "../helpers/tskata.ts";
+import { describe, hangLimitMs, outcomeOf, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("lifecycle");
 test.after.always("clean up", async () => await scratch.cleanUp());
@@ -139,5 +139,21 @@ test.serial("a machine that does not stop when asked gets sandbox.stop_timeout_s
   const short = await removal(1);
   const long = await removal(16);
   t.true(long - short > 10, `${short} s with 1 s, ${long} s with 16 s`);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("delete --force while run still attends: both end well, and run's status is the signal's", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["sh", "-c", "echo here; sleep 100000"];
+  });
+  const child = scratch.spawn(["run", "--bundle", bundle, "raced"]);
+  const begun = new Promise((done) => child.stdout?.once("data", done));
+  const attended = outcomeOf(child, {});
+  await begun;
+  const deletions = await Promise.all([1, 2, 3].map(async () => await scratch.tskata(["delete", "--force", "raced"])));
+  for (const deletion of deletions) t.deepEqual([deletion.code, deletion.stderr], [0, ""], describe(deletion));
+  const outcome = await attended;
+  t.deepEqual([outcome.code, outcome.stderr], [137, ""], describe(outcome));
   t.deepEqual(scratch.leftovers(), []);
 });
