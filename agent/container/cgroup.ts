@@ -4,7 +4,7 @@
  *   /sys/fs/cgroup/init        the agent
  *   /sys/fs/cgroup/tskata/<id> a container: its processes and what it makes below
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, watch, writeFileSync } from "node:fs";
+import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, watch, writeFileSync, writeSync } from "node:fs";
 import { join, relative } from "node:path";
 import { TskataError } from "../../src/base/errors.ts";
 import { native } from "../../src/native.ts";
@@ -62,7 +62,7 @@ export class Cgroup {
 
   #write(file: string, value: string): void {
     try {
-      writeFileSync(join(this.folder, file), value);
+      writeExisting(join(this.folder, file), value);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       const why = code === "ENOENT" ? "the guest kernel has no such file" : code;
@@ -155,6 +155,16 @@ export class Cgroup {
         if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
       }
     }
+  }
+}
+
+/** writeFileSync would create it, to which the cgroup filesystem answers EACCES for a file that it has not. */
+function writeExisting(path: string, value: string): void {
+  const file = openSync(path, constants.O_WRONLY);
+  try {
+    writeSync(file, value);
+  } finally {
+    closeSync(file);
   }
 }
 

@@ -22,10 +22,10 @@ namespace tskata::launcher {
 namespace {
 
 void prepare_root(const Plan& plan) {
-  // Nothing that happens below may reach the agent's mounts; "slave" keeps what the host places later coming in.
-  const uint64_t propagation = plan.rootfs_propagation == 0 ? static_cast<uint64_t>(MS_SLAVE | MS_REC) : plan.rootfs_propagation;
-  const bool shared = (propagation & MS_SHARED) != 0;
-  attempt(::mount(nullptr, "/", nullptr, shared ? static_cast<uint64_t>(MS_SLAVE | MS_REC) : propagation, nullptr), "set the root's propagation");
+  // Nothing that happens below may reach the agent's mounts. What linux.rootfsPropagation asks for comes last: an unbindable root could
+  // not be bound here, a shared one not be pivoted to.
+  const bool cut_off = (plan.rootfs_propagation & MS_PRIVATE) != 0;
+  attempt(::mount(nullptr, "/", nullptr, (cut_off ? MS_PRIVATE : MS_SLAVE) | MS_REC, nullptr), "set the root's propagation");
   attempt(::mount(plan.rootfs.c_str(), plan.rootfs.c_str(), nullptr, MS_BIND | MS_REC, nullptr), "bind the root filesystem");
   // pivot_root(2) wants the parent mount private.
   attempt(::mount(nullptr, plan.rootfs.c_str(), nullptr, MS_PRIVATE, nullptr), "make the root filesystem's mount private");
@@ -99,7 +99,7 @@ void pivot(const Plan& plan) {
 }
 
 void finish_propagation(const Plan& plan) {
-  if ((plan.rootfs_propagation & MS_SHARED) == 0) return;
+  if (plan.rootfs_propagation == 0) return;
   attempt(::mount(nullptr, "/", nullptr, plan.rootfs_propagation, nullptr), "set linux.rootfsPropagation");
 }
 

@@ -57,6 +57,8 @@ export interface Spec {
     noNewPrivileges?: boolean;
     consoleSize?: { height: number; width: number };
     oomScoreAdj?: number;
+    scheduler?: { policy: string; nice?: number; priority?: number };
+    ioPriority?: { class: string; priority?: number };
   };
   root: { path: string; readonly?: boolean };
   hostname?: string;
@@ -74,6 +76,9 @@ export interface Spec {
     sysctl?: Record<string, string>;
     cgroupsPath?: string;
     devices?: unknown[];
+    rootfsPropagation?: string;
+    timeOffsets?: Record<string, { secs?: number; nanosecs?: number }>;
+    personality?: { domain: string; flags?: string[] };
   };
 }
 

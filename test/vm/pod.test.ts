@@ -1,5 +1,6 @@
 /** Two containers of one pod, by the CRI's annotations: one VM, their own or shared namespaces, each its own end. */
 import test from "ava";
+import { joinPod, startPod } from "../helpers/pod.ts";
 import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("pod");
@@ -7,25 +8,14 @@ test.after.always("clean up", async () => await scratch.cleanUp());
 
 test.before("a pod sandbox container", async (t) => {
   t.timeout(hangLimitMs);
-  await scratch.running("pause", (spec) => {
+  await startPod(scratch, "pause", (spec) => {
     spec.hostname = "the-pod";
-    spec.annotations = { "io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": "pause" };
   });
 });
 
 /** A container that joins the pod; `shared` are the namespace types it takes from the pause container. */
 async function join(id: string, shared: string[]): Promise<void> {
-  const { pid } = await scratch.state("pause");
-  await scratch.running(id, (spec) => {
-    spec.annotations = { "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pause" };
-    for (const namespace of spec.linux.namespaces) {
-      const file = { pid: "pid", ipc: "ipc", uts: "uts", network: "net" }[namespace.type];
-      if (file !== undefined && (shared.includes(namespace.type) || namespace.type === "network")) {
-        namespace.path = `/proc/${pid}/ns/${file}`;
-      }
-    }
-    if (shared.includes("uts")) delete spec.hostname;
-  });
+  await scratch.running(id, await joinPod(scratch, "pause", shared));
 }
 
 test.serial("containers of a pod share the VM and have their own namespaces", async (t) => {
