@@ -177,6 +177,11 @@ export interface Native {
   openKvm(path: string): KvmSystem;
   /** Frequency of the host's time stamp counter in kHz, measured for 10 ms; 0 where there is none. */
   tscKhz(): number;
+  /**
+   * Writes what comes through the pipe `source`, taken over, to a file that keeps the beginning and the end within 1 MiB
+   * (native/devices/console). Resolves when the last writer has gone and all is written.
+   */
+  logConsole(source: number, path: string): Promise<void>;
   serveVhostUser(device: VirtioDevice, socketPath: string): VhostUserServer;
 
   // -- jail (host, sandbox process) ------------------------------------------------------------------------------------

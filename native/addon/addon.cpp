@@ -11,6 +11,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_relay(env, exports);
   export_launch(env, exports);
   export_devices(env, exports);
+  export_console(env, exports);
   export_kvm(env, exports);
   export_jail(env, exports);
   return exports;

@@ -65,6 +65,16 @@ void config_space() {
   expect(rest.size() == 28 && rest[12] == std::byte{0x11} && rest[16] == std::byte{0}, "bytes beyond the configuration read as zero");
 }
 
+// QEMU asks a vsock device for its configuration, and warns of a file system that offers to tell it.
+void config_offer() {
+  constexpr uint64_t config = 1ull << 9;  // VHOST_USER_PROTOCOL_F_CONFIG
+  const Fixture fixture;
+  FrontEnd vsock(fixture.device, false);
+  expect((vsock.ask_number(get_protocol_features) & config) != 0, "vsock offers its configuration");
+  FrontEnd fs(std::make_shared<devices::fs::FsDevice>(devices::fs::FsOptions{fixture.folder / "", "tag", 1}), false);
+  expect((fs.ask_number(get_protocol_features) & config) == 0, "a file system offers none");
+}
+
 void second_front_end() {
   const Fixture fixture;
   FrontEnd front(fixture.device);
@@ -181,6 +191,7 @@ std::vector<Case> transport_cases() {
              },
              "power of two");
        }},
+      {"transport: configuration is offered to whom it is asked of", config_offer},
       {"transport: ring outside the memory",
        [] {
          refused([](FrontEnd& f) { f.send(set_vring_addr, std::array<uint64_t, 5>{0, 4096, 4096, 4096, 0}); }, "outside the memory table");

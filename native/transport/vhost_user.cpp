@@ -56,6 +56,7 @@ constexpr uint64_t protocol_config = 1ull << 9;
 constexpr uint64_t protocol_reset_device = 1ull << 13;
 constexpr uint64_t protocol_status = 1ull << 16;
 constexpr uint64_t supported_protocol = protocol_mq | protocol_reply_ack | protocol_config | protocol_reset_device | protocol_status;
+constexpr uint32_t device_fs = 26;  // virtio 1.2 §5.11
 constexpr size_t max_payload = 4096;
 constexpr size_t max_fds = 8;
 constexpr size_t max_regions = 8;
@@ -371,7 +372,8 @@ void Session::handle(Message& message) {
         for (Ring& it : rings_) it.enabled = true;
       }
       return;
-    case get_protocol_features: return reply(message, supported_protocol);
+    // A file system's configuration is its tag, which the front-end has from its own command line; QEMU warns of an offer to tell it.
+    case get_protocol_features: return reply(message, device_.device_id() == device_fs ? supported_protocol & ~protocol_config : supported_protocol);
     case set_protocol_features: protocol_ = message.as<uint64_t>(); return;
     case get_queue_num: return reply(message, uint64_t{rings_.size()});
     case set_owner: return;

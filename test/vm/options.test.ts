@@ -1,5 +1,5 @@
 /** What of config.json is rarely set: each in a container of its own, all in one pod's machine. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { joinPod, startPod } from "../helpers/pod.ts";
@@ -171,4 +171,22 @@ test.serial("ioPriority", async (t) => {
     spec.process.ioPriority = { class: "IOPRIO_CLASS_BE", priority: 6 };
   });
   t.is(out, "best-effort: prio 6");
+});
+
+// -- the machine -----------------------------------------------------------------------------------------------------------
+
+test.serial("a guest that floods its console does not fill the host's disk: beginning and end are kept", async (t) => {
+  const flood = "yes 'a line of a flood on the console' | head -c 1600000 >/dev/ttyS0; echo the last line >/dev/ttyS0";
+  await sh(t, "flood", flood, (spec) => {
+    spec.linux.devices = [{ path: "/dev/ttyS0", type: "c", major: 4, minor: 64, fileMode: 0o666 }];
+    spec.linux.resources = { devices: [{ allow: true, access: "rwm" }] };
+  });
+  const log = join(scratch.root, "pod/pod/console.log");
+  for (const end = Date.now() + 60_000; !readFileSync(log, "utf8").includes("the last line") && Date.now() < end; ) {
+    await new Promise((wake) => setTimeout(wake, 500));
+  }
+  const text = readFileSync(log, "utf8");
+  t.regex(text, /bytes of console output left out here/);
+  t.regex(text, /the last line\s*$/);
+  t.true(text.length <= 1024 * 1024, String(text.length));
 });

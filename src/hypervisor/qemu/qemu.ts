@@ -28,19 +28,28 @@ function qemuEnd(code: number | null, signal: NodeJS.Signals | null): string {
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
   const servers = [native().serveVhostUser(options.vsock, SOCKETS.vsock), native().serveVhostUser(options.fs, SOCKETS.fs)];
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets: SOCKETS });
-  const log = openSync(driver.log, "a", 0o600);
-  let child: ChildProcess;
-  try {
-    child = spawn(driver.jail, ["hypervisor", "--seccomp", driver.seccomp, "--", driver.program, ...args], { stdio: ["ignore", log, log] });
-  } finally {
-    closeSync(log);
-  }
+  const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
   const ended = new Promise<string>((done) => {
     child.once("error", (error) => done(`qemu could not be started: ${error.message}`));
-    child.once("exit", (code, signal) => done(qemuEnd(code, signal)));
+    // Whoever is told of the end reads the console's last lines.
+    child.once("exit", (code, signal) => void consoleWritten.then(() => done(qemuEnd(code, signal))));
   }).finally(() => {
     for (const server of servers) server.close();
   });
   if (child.pid === undefined) throw new TskataError("unavailable", `start ${driver.program}`);
   return { pid: child.pid, ended, kill: () => void child.kill("SIGKILL"), exits: () => [] };
+}
+
+/** Its stdout is the guest's console, in a pipe, because a file of its own would grow with what the guest prints. */
+function spawnQemu(driver: QemuDriver, args: readonly string[], consoleLog: string): { child: ChildProcess; consoleWritten: Promise<void> } {
+  const log = openSync(driver.log, "a", 0o600);
+  const [read, write] = native().pipe();
+  try {
+    const consoleWritten = native().logConsole(read, consoleLog);
+    const command = ["hypervisor", "--seccomp", driver.seccomp, "--", driver.program, ...args];
+    return { child: spawn(driver.jail, command, { stdio: ["ignore", write, log] }), consoleWritten };
+  } finally {
+    native().closeFd(write);
+    closeSync(log);
+  }
 }
