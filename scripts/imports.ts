@@ -21,6 +21,12 @@ const RULES: readonly Rule[] = [
   { from: /^src\/control\//, to: /^(src\/(cli|lifecycle|shim|sandbox|vmm|hypervisor|agent-client)|agent)\//, why: "both sides use the control API" },
   { from: /^src\/sandbox\//, to: /^(src\/(cli|lifecycle|shim)|agent)\//, why: "the sandbox process is below the command line" },
   { from: /^src\/hypervisor\//, to: /^(src\/(cli|lifecycle|shim|sandbox|agent-client|control)|agent)\//, why: "drivers know machines, not pods" },
+  { from: /^src\/vmm\//, to: /^(src\/(?!vmm\/|base\/|telemetry\/|native\.ts)|agent)/, why: "the machine knows the addon and nothing above it" },
+  {
+    from: /^src\/host\//,
+    to: /^src\/(hypervisor\/|vmm\/(?!arch\/|capabilities\.ts|endings\.ts))/,
+    why: "the probe makes a guest of its own and runs no one else's",
+  },
   { from: /^agent\//, to: /^src\/(?!oci\/|protocols\/|base\/|telemetry\/|native\.ts)/, why: "the agent is another machine's program" },
   { from: /^src\//, to: /^agent\//, why: "the agent is another machine's program" },
   { from: /^src\/oci\//, to: /^src\/(?!oci\/|base\/|telemetry\/)/, why: "schemas and files of the specification import nothing above them" },

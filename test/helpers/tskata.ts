@@ -98,10 +98,10 @@ export class Scratch {
     this.#env = testDriver === "" ? {} : { TSKATA_CONFIG: this.#driverConfig(testDriver) };
   }
 
-  /** A configuration of a test's own, for TSKATA_CONFIG: these sections, and the driver of all. */
-  config(name: string, sections: string): string {
+  /** A configuration of a test's own, for TSKATA_CONFIG: these sections, and the driver of all or another. */
+  config(name: string, sections: string, driverName: string = testDriver === "" ? "auto" : testDriver): string {
     const file = join(this.folder, `${name}.toml`);
-    writeFileSync(file, `${sections}\n[hypervisor]\ndriver = ${JSON.stringify(testDriver === "" ? "auto" : testDriver)}\n`);
+    writeFileSync(file, `${sections}\n[hypervisor]\ndriver = ${JSON.stringify(driverName)}\n`);
     return file;
   }
 
