@@ -1,5 +1,6 @@
 // Cases of virtio-mmio: its registers, the status machine behind them, and what a driver may do wrong (virtio 1.2 §2.1, §3.1, §4.2).
 #include <poll.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +11,7 @@
 #include "devices/rng/rng.h"
 #include "fuzz/device_test.h"
 #include "fuzz/mmio_driver.h"
+#include "virtio/complaints.h"
 
 namespace tskata::testing {
 
@@ -529,6 +531,26 @@ void slot_goes_first() {
   expect(it.raised() == 0, "nobody is told");
 }
 
+// A fault is a line, and a guest can have as many faults as it likes.
+void log_is_bounded() {
+  const os::Descriptor log(os::checked(::memfd_create("log", MFD_CLOEXEC), "memfd_create"));
+  const os::Descriptor terminal(os::checked(::dup(STDERR_FILENO), "dup"));
+  os::checked(::dup2(log.get(), STDERR_FILENO), "dup2");
+  {
+    Fixture it;
+    for (int round = 0; round < 1000; ++round) {
+      (void)it.negotiate();
+      it.write(mmio::queue_ready, 1u);
+      it.driver_ok();
+    }
+  }
+  os::checked(::dup2(terminal.get(), STDERR_FILENO), "dup2");
+  std::string text(1 << 20, '\0');
+  text.resize(static_cast<size_t>(os::checked(static_cast<int>(::pread(log.get(), text.data(), text.size(), 0)), "pread")));
+  expect(std::ranges::count(text, '\n') == virtio::max_complaints, "so many lines and no more");
+  expect(text.ends_with("not told)\n"), "the last says so");
+}
+
 // vCPUs and device threads at once, each as fast as it can; the sanitizers judge.
 void many_threads() {
   const auto balloon = std::make_shared<devices::balloon::BalloonDevice>();
@@ -610,6 +632,7 @@ std::vector<Case> mmio_cases() {
       {"mmio: a device serves", serves},
       {"mmio: reset in mid-flight", reset_in_mid_flight},
       {"mmio: slot that goes before its device", slot_goes_first},
+      {"mmio: a guest that would fill the log", log_is_bounded},
       {"mmio: many threads", many_threads},
       {"mmio: device attached while the slot is read", attach_while_it_is_read},
   };

@@ -150,8 +150,8 @@ void Vcpu::start() {
 }
 
 // With the lock held. The flag first: a thread on its way into KVM_RUN, where the signal alone would be lost, comes back at once (KVM
-// API §5, immediate_exit). The thread clears it before it looks at what is wished, so a wish made after that look finds the flag still
-// set. A thread that has not begun, or has ended, looks by itself.
+// API §5, immediate_exit). The thread clears it with the lock held, when it has looked at what is wished, so a wish made after that look
+// is not lost. A thread that has not begun, or has ended, looks by itself.
 void Vcpu::kick() {
   if (!self_) return;
   *const_cast<volatile uint8_t*>(&run_->immediate_exit) = 1;
@@ -216,6 +216,7 @@ bool Vcpu::wait_for_wish() {
   changed_.notify_all();
   changed_.wait(lock, [this] { return wish_ != Wish::pause; });
   parked_ = false;
+  *const_cast<volatile uint8_t*>(&run_->immediate_exit) = 0;
   return wish_ == Wish::run;
 }
 
@@ -226,7 +227,6 @@ bool Vcpu::enter() {
   }
   if (errno != EINTR && errno != EAGAIN) return end({"error", 0, static_cast<uint64_t>(errno), 0});
   // Only here is the state whole: an access whose answer was given is completed by the next KVM_RUN, and this one was that.
-  *const_cast<volatile uint8_t*>(&run_->immediate_exit) = 0;
   exits_.counters().add(ExitCounters::Kind::interrupted);
   return wait_for_wish();
 }

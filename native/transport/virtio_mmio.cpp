@@ -4,9 +4,10 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
+
+#include "virtio/complaints.h"
 
 namespace tskata::transport {
 
@@ -310,14 +311,9 @@ bool VirtioMmio::attempt(const char* what, Call&& call) {
     call();
     return true;
   } catch (const std::exception& error) {
-    complain(what, error);
+    virtio::complain("virtio-mmio, device " + std::to_string(device_->device_id()) + ": " + what + ": " + error.what());
     return false;
   }
-}
-
-// Once a slot: a guest must not fill a log.
-void VirtioMmio::complain(const char* what, const std::exception& error) {
-  if (!std::exchange(complained_, true)) std::fprintf(stderr, "virtio-mmio, device %u: %s: %s\n", device_->device_id(), what, error.what());
 }
 
 }  // namespace tskata::transport

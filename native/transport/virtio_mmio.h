@@ -14,7 +14,7 @@ namespace tskata::transport {
 // later. Accesses come from vCPU threads, several at a time; interrupts from device threads.
 //
 // Nothing that a device throws reaches the vCPU: a guest whose rings are nowhere, or a host out of threads or descriptors, is a device
-// that needs a reset (§2.1.2), told the driver by the status and this process by one line a slot.
+// that needs a reset (§2.1.2), told the driver by the status and the log by a line.
 class VirtioMmio {
  public:
   static constexpr uint64_t size = 0x1000;            // bytes of address space: registers, then configuration space
@@ -66,7 +66,6 @@ class VirtioMmio {
   void stop_ring(size_t index);
   void stop_rings();
   void reset();
-  void complain(const char* what, const std::exception& error);
   template <typename Call>
   bool attempt(const char* what, Call&& call);
   Ring* selected();
@@ -81,7 +80,6 @@ class VirtioMmio {
   uint32_t driver_features_select_ = 0;
   uint64_t driver_features_ = 0;
   uint32_t queue_select_ = 0;
-  bool complained_ = false;
 };
 
 }  // namespace tskata::transport

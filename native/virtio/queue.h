@@ -21,7 +21,7 @@ constexpr uint64_t feature_indirect_desc = 1ull << 28;
 constexpr uint64_t feature_event_idx = 1ull << 29;
 constexpr uint64_t feature_version_1 = 1ull << 32;
 
-// The guest broke the protocol. Policy: the device stops serving that queue and says so once; a guest cannot make it crash, spin or
+// The guest broke the protocol. Policy: the device stops serving that queue and says so (virtio/complaints.h); a guest cannot make it crash, spin or
 // fill a log.
 class QueueFault : public std::runtime_error {
  public:

@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
+
+#include "virtio/complaints.h"
 
 #include "jail/jail.h"
 
@@ -94,8 +95,8 @@ void QueueWorkers::run() {
 }
 
 void QueueWorkers::end(const char* why) {
-  // Said once, however many threads see it.
-  if (!broken_.exchange(true)) std::fprintf(stderr, "%s: queue stopped: %s\n", name_.c_str(), why);
+  // Said once a start, however many threads see it.
+  if (!broken_.exchange(true)) complain(name_ + ": queue stopped: " + why);
   reader_.stop();
 }
 

@@ -8,12 +8,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <cstring>
 #include <future>
 
 #include "jail/jail.h"
 #include "linux/unix_socket.h"
+#include "virtio/complaints.h"
 #include "virtio/pieces.h"
 
 namespace tskata::devices::vsock {
@@ -241,7 +241,7 @@ void VsockDevice::run() {
 }
 
 void VsockDevice::fault(size_t queue, const std::exception& error) {
-  std::fprintf(stderr, "vsock: queue %zu stopped: %s\n", queue, error.what());
+  virtio::complain("vsock: queue " + std::to_string(queue) + " stopped: " + error.what());
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, queues_[queue].kick, nullptr);
   queues_[queue].queue.reset();
 }
