@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <future>
 #include <memory>
 #include <string_view>
 #include <thread>
@@ -31,17 +32,21 @@ void copy(int source, BoundedFile& file) {
 void log_pipe(os::Descriptor source, os::Descriptor file, std::function<void()> ended) {
   // Made here, where its complaint about a file that is none reaches the caller.
   auto log = std::make_unique<BoundedFile>(std::move(file));
-  std::thread([source = std::move(source), log = std::move(log), ended = std::move(ended)]() mutable {
+  std::promise<void> registered;
+  const std::future<void> known = registered.get_future();
+  std::thread([registered = std::move(registered), source = std::move(source), log = std::move(log), ended = std::move(ended)]() mutable {
     // Signals of the process are the JavaScript thread's.
     sigset_t all;
     sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
-    jail::enter_thread(jail::Role::device);
+    jail::enter_thread(jail::Role::device, [&registered] { registered.set_value(); });
     copy(source.get(), *log);
     source.reset();
     log.reset();
     ended();
   }).detach();
+  // The jail may be closed next: of a thread that it does not know yet it would ask by a signal to give up its rights.
+  known.wait();
 }
 
 }  // namespace tskata::devices::console
