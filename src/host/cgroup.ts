@@ -5,7 +5,7 @@
  * The container's own limits bite inside the guest, in its cgroup v2. On cgroup v1 and hybrid hosts the same path is made
  * in every mounted hierarchy; on v2 hosts once. What is made is recorded and only that is removed.
  */
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { TskataError } from "../base/errors.ts";
 
@@ -180,18 +180,37 @@ export function cgroupMembers(folders: readonly string[]): number[] {
   return [...pids];
 }
 
+const BUSY_MS = 3000;
+const BUSY_PAUSE_MS = 10;
+
 /**
  * Removes what was made, as far as it is empty: plain rmdir only, because a parent may have become another container's
  * too. Gives the folders that still hold processes.
  */
 export function removeCgroup(made: readonly string[]): string[] {
-  return made.filter((folder) => {
+  const end = Date.now() + BUSY_MS;
+  return made.filter((folder) => !removeFolder(folder, end));
+}
+
+/** The threads of a killed process leave its cgroup a little after it shows as a zombie: a machine's memory takes its time to be freed. */
+function removeFolder(folder: string, end: number): boolean {
+  for (;;) {
     try {
       rmdirSync(folder);
-      return false;
+      return true;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
-      return cgroupMembers([folder]).length > 0;
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ENOENT") return true;
+      if (code !== "EBUSY" || hasChildren(folder) || Date.now() >= end) return cgroupMembers([folder]).length === 0;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_PAUSE_MS);
     }
-  });
+  }
+}
+
+function hasChildren(folder: string): boolean {
+  try {
+    return readdirSync(folder, { withFileTypes: true }).some((entry) => entry.isDirectory());
+  } catch {
+    return false; // gone meanwhile
+  }
 }

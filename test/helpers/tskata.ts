@@ -1,10 +1,11 @@
 /** Drives the built `tskata` command for VM tests: one scratch root a test file, bundles made by hand, and a check that nothing is left. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, globSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import type { Readable } from "node:stream";
 import { busyboxRootfs } from "../../scripts/lib/busybox.ts";
+import { cgroupName } from "../../src/base/paths.ts";
 
 export const repository = resolve(import.meta.dirname, "../..");
 export const binary = process.env["TSKATA_BIN"] ?? join(repository, "dist/bin/tskata");
@@ -234,6 +235,8 @@ export class Scratch {
       if (line.includes(this.root)) found.push(`mount ${line}`);
     }
     for (const entry of existsSync(this.root) ? readdirSync(this.root) : []) found.push(`state ${entry}`);
+    const cgroups = globSync(["/sys/fs/cgroup/*/tskata/*", "/sys/fs/cgroup/tskata/*"]);
+    found.push(...cgroups.filter((folder) => basename(folder).startsWith(cgroupName(this.root, ""))).map((folder) => `cgroup ${folder}`));
     return found;
   }
 
