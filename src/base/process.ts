@@ -41,6 +41,14 @@ function statFields(pid: number): string[] | undefined {
   }
 }
 
+/** PF_EXITING of <linux/sched.h>. */
+const EXITING = 0x4;
+
+/** Whether it is past its last instruction, a zombie or not: the first process of a pid namespace stays on until all the others in it are gone. */
+export function isEnding(ref: ProcessRef): boolean {
+  return !isAlive(ref) || (Number(statFields(ref.pid)?.[6]) & EXITING) !== 0;
+}
+
 /** Names a process that runs now. */
 export function processRef(pid: number): ProcessRef | undefined {
   const facts = processFacts(pid);

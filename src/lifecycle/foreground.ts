@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { titledTail } from "../base/log-tail.ts";
 import { podPaths } from "../base/paths.ts";
 import { readPodFile } from "../base/pod-file.ts";
-import { isAlive, signalProcess } from "../base/process.ts";
+import { isEnding, signalProcess } from "../base/process.ts";
 import { native } from "../native.ts";
 import { readExit, type StateFile } from "../oci/state-file.ts";
 import { sandboxRef } from "./pods.ts";
@@ -75,7 +75,8 @@ export function lossReason(state: StateFile): string | undefined {
   if (existsSync(failure)) return readPodFile(failure);
   const exit = readExit(state);
   if (exit !== undefined) return exit.reason;
+  const sandbox = sandboxRef(state);
   // Without its folder the pod was not lost, but deleted by another command.
-  if (isAlive(sandboxRef(state)) || !existsSync(paths.folder)) return undefined;
+  if ((sandbox !== undefined && !isEnding(sandbox)) || !existsSync(paths.folder)) return undefined;
   return `the sandbox process of the virtual machine died${titledTail("sandbox", paths.sandboxErrors)}${titledTail("guest console", paths.consoleLog)}`;
 }

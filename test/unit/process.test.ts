@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { chmodSync, copyFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
-import { allPids, isAlive, processFacts, processRef, signalProcess, waitForEnd } from "../../src/base/process.ts";
+import { allPids, isAlive, isEnding, processFacts, processRef, signalProcess, waitForEnd } from "../../src/base/process.ts";
 import { temporaryFolder } from "./helpers.ts";
 
 const NO_PID = 2 ** 22 + 1; // above the kernel's own limit of pids
@@ -24,6 +24,16 @@ test("there are no facts of a pid without a process", (t) => {
   t.is(processRef(NO_PID), undefined);
   t.false(isAlive(undefined));
   t.false(isAlive({ pid: NO_PID, startTime: 1 }));
+});
+
+test("a process is ending from its exit on, reaped or not", async (t) => {
+  const child = spawn("sleep", ["60"]);
+  const ref = processRef(child.pid ?? 0) ?? { pid: NO_PID, startTime: 0 };
+  t.false(isEnding(ref));
+  child.kill("SIGKILL");
+  while (!isEnding(ref)) await new Promise((wake) => setTimeout(wake, 1));
+  t.true(await waitForEnd(ref, 5000));
+  t.true(isEnding(ref));
 });
 
 test("a pid with another start time is another process", (t) => {
