@@ -8,9 +8,8 @@ import { dirname, join } from "node:path";
 import test from "ava";
 import { installation } from "../../src/base/paths.ts";
 import { jailViews } from "../../src/host/jail.ts";
-import { findProgram } from "../../src/host/probe.ts";
 import { connectPod } from "../../src/lifecycle/pod-client.ts";
-import { binary, describe, hangLimitMs, repository, Scratch } from "../helpers/tskata.ts";
+import { binary, describe, driver, hangLimitMs, repository, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("jail");
 test.after.always("clean up", async () => await scratch.cleanUp());
@@ -23,6 +22,7 @@ const OWN_NAMESPACES = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
 interface Pod {
   readonly sandbox: number;
+  /** The sandbox process itself where the machine is in it. */
   readonly hypervisor: number;
   readonly folder: string;
 }
@@ -30,9 +30,11 @@ interface Pod {
 function podOf(id: string): Pod {
   const state = JSON.parse(readFileSync(`${scratch.root}/${id}/state.json`, "utf8")) as { pod: { sandboxPid: number; folder: string } };
   const sandbox = state.pod.sandboxPid;
-  const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8").trim().split(" ").map(Number);
-  if (children.length !== 1) throw new Error(`the sandbox has the children ${children.join(" ")}`);
-  return { sandbox, hypervisor: children[0] ?? 0, folder: state.pod.folder };
+  const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8")
+    .split(" ")
+    .filter((pid) => pid.trim() !== "");
+  if (children.length !== (driver === "kvm" ? 0 : 1)) throw new Error(`the sandbox has the children ${children.join(" ")}`);
+  return { sandbox, hypervisor: Number(children[0] ?? sandbox), folder: state.pod.folder };
 }
 
 interface Thread {
@@ -64,7 +66,7 @@ function openKinds(pid: number, shared: string): string[] {
   const kinds = new Set<string>();
   for (const fd of readdirSync(`/proc/${pid}/fd`)) {
     const target = readlinkOrEmpty(`/proc/${pid}/fd/${fd}`);
-    if (target !== "") kinds.add(target.startsWith(`${shared}/`) ? shared : target.replace(/:\[\d+\]$/, ""));
+    if (target !== "") kinds.add(target.startsWith(`${shared}/`) ? shared : target.replace(/:(\[\d+\]|\d+)$/, ""));
   }
   return [...kinds].sort();
 }
@@ -107,9 +109,10 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
     t.is(thread.status["Seccomp"], "2", thread.name);
   }
   const names = new Set(threads.map(({ name }) => name));
-  for (const name of ["fs", "vsock", "vhost-user", "descriptors"]) t.true(names.has(name), `there is a thread ${name}: ${[...names].join(" ")}`);
+  const devices = driver === "kvm" ? ["device", "vcpu 0"] : ["vhost-user"];
+  for (const name of ["fs", "vsock", "descriptors", ...devices]) t.true(names.has(name), `there is a thread ${name}: ${[...names].join(" ")}`);
   t.is(threads.filter(({ name }) => name === "fs").length, 3, "one for requests that go first, two by default");
-  for (const thread of threadsOf(hypervisor)) {
+  for (const thread of hypervisor === sandbox ? [] : threadsOf(hypervisor)) {
     t.deepEqual(capabilitiesOf(thread), capabilities(NOTHING), `hypervisor: ${thread.name}`);
     t.is(thread.status["NoNewPrivs"], "1");
     t.is(thread.status["Seccomp"], "2");
@@ -122,9 +125,10 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
 
   const shared = join(folder, "shared");
   const log = (name: string): string => join(folder, name);
-  const kinds = ["/dev/null", log("sandbox.log"), log("sandbox.stderr"), shared, "pipe", "socket"];
+  const kinds = ["/dev/null", log("sandbox.log"), log("sandbox.stderr"), log("console.log"), shared, "pipe", "socket"];
+  const machine = driver === "kvm" ? ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu", "anon_inode:[kvm-vcpu-stats]"] : [];
   const handedOver = ["held.out", "create-held.log"].map((name) => join(scratch.folder, name));
-  t.deepEqual(openKinds(sandbox, shared), [...kinds, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"].sort());
+  t.deepEqual(openKinds(sandbox, shared), [...new Set([...kinds, ...machine, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort());
 
   using client = await connectPod(folder);
   t.deepEqual((await client.info(sandbox))["pids"], { sandbox, hypervisor });
@@ -139,13 +143,14 @@ test.serial("the root holds what the views show, read-only, without devices and 
   t.is(readlinkSync(`/proc/${hypervisor}/ns/mnt`), readlinkSync(`/proc/${sandbox}/ns/mnt`));
 
   const files = installation(dist);
-  const flags = jailViews(files, { ...files, hypervisor: { driver: "qemu", accelerator: "tcg", qemu: findProgram("qemu-system-x86_64") ?? "" } }, folder);
+  const machine = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as Parameters<typeof jailViews>[1];
+  const flags = jailViews(files, machine, folder);
   const shown = new Set(flags.filter((word, index) => word.startsWith("/") && flags[index - 1]?.startsWith("--")));
   const parents = [...shown].flatMap((path) => path.split("/").map((_, count, parts) => parts.slice(0, count + 1).join("/")));
   const cache = join(dist, "lib/cache");
   const expected = [...new Set([...parents, ...shown, "/proc", ...(existsSync(cache) ? [cache] : [])])].filter((path) => path !== "").sort();
   t.deepEqual(ownTree(`/proc/${sandbox}/root`, new Set([...shown, cache])).sort(), expected);
-  t.deepEqual(readdirSync(`/proc/${sandbox}/root/dev`).sort(), ["null", "urandom", "zero"]);
+  t.deepEqual(readdirSync(`/proc/${sandbox}/root/dev`).sort(), driver === "kvm" ? ["kvm", "null", "urandom", "zero"] : ["null", "urandom", "zero"]);
   t.deepEqual(
     readdirSync(`/proc/${sandbox}/root/proc`)
       .filter((name) => !/^\d+$/.test(name))
@@ -263,8 +268,7 @@ async function createOffending(id: string, seccomp: string): Promise<{ code: num
   const bundle = await scratch.bundle((spec) => {
     spec.process.args = ["sleep", "100000"];
   });
-  const config = join(scratch.folder, `${id}.toml`);
-  writeFileSync(config, `[sandbox]\nseccomp = "${seccomp}"\n`);
+  const config = scratch.config(id, `[sandbox]\nseccomp = "${seccomp}"\n`);
   const folder = offendingDist(`dist-${id}`);
   const outcome = await scratch.tryCreate(id, bundle, [], { TSKATA_DIST: folder, TSKATA_CONFIG: config });
   rmSync(folder, { recursive: true });
