@@ -246,6 +246,8 @@ function timed(work: () => void): number {
 
 const turns = Number(process.argv[2] ?? 10);
 const podTurns = Number(process.argv[3] ?? turns);
+// A machine that is waited for keeps no event loop alive.
+setInterval(() => {}, 60_000);
 try {
   process.chdir(folder);
   mkdirSync("shared");
