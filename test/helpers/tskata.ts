@@ -22,8 +22,13 @@ const testDriver = process.env["TSKATA_TEST_DRIVER"] ?? "";
  */
 export const amount = process.env["TSKATA_TESTBED"] === "1" && process.env["TSKATA_TEST_FULL"] !== "1" ? 1 / 16 : 1;
 
-/** The driver that pods of the tests have. */
-export const driver = testDriver === "" ? chosenDriver() : testDriver;
+let chosen: string | undefined;
+
+/** The driver that pods of the tests have. Asked of the built command, so not before it is built. */
+export function driver(): string {
+  chosen ??= testDriver === "" ? chosenDriver() : testDriver;
+  return chosen;
+}
 
 function chosenDriver(): string {
   const { stdout } = spawnSync(binary, ["check", "--format", "json"], { encoding: "utf8" });

@@ -39,7 +39,7 @@ function qemuOf(sandbox: number): number {
 const victims: { name: string; pid: (id: string) => Promise<number> }[] = [
   { name: "sandbox", pid: sandboxPid },
   // The kvm driver's machine is in the sandbox process.
-  ...(driver === "kvm" ? [] : [{ name: "qemu", pid: async (id: string) => qemuOf(await sandboxPid(id)) }]),
+  ...(driver() === "kvm" ? [] : [{ name: "qemu", pid: async (id: string) => qemuOf(await sandboxPid(id)) }]),
   { name: "proxy", pid: async (id) => (await scratch.state(id)).pid },
 ];
 

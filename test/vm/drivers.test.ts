@@ -13,7 +13,7 @@ test.after.always("clean up", async () => {
   for (const scratch of scratches.values()) await scratch.cleanUp();
 });
 
-const both = driver === "kvm" ? test.serial : test.serial.skip;
+const both = driver() === "kvm" ? test.serial : test.serial.skip;
 
 interface Seen {
   readonly state: Json;

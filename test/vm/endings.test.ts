@@ -55,7 +55,7 @@ test.serial("an agent that exits is told with its status", async (t) => {
 
 test.serial("a triple fault", async (t) => {
   const config = guest("faults", "reboot -f", 'kernel_parameters = ["reboot=t"]\n');
-  await refused(t, "faults", config, driver === "kvm" ? /the guest had a triple fault \(vCPU 0 at 0x[0-9a-f]+\)/ : /the guest restarted or powered off/);
+  await refused(t, "faults", config, driver() === "kvm" ? /the guest had a triple fault \(vCPU 0 at 0x[0-9a-f]+\)/ : /the guest restarted or powered off/);
 });
 
 test.serial("a guest that spins and never starts its agent", async (t) => {

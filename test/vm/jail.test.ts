@@ -33,7 +33,7 @@ function podOf(id: string): Pod {
   const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8")
     .split(" ")
     .filter((pid) => pid.trim() !== "");
-  if (children.length !== (driver === "kvm" ? 0 : 1)) throw new Error(`the sandbox has the children ${children.join(" ")}`);
+  if (children.length !== (driver() === "kvm" ? 0 : 1)) throw new Error(`the sandbox has the children ${children.join(" ")}`);
   return { sandbox, hypervisor: Number(children[0] ?? sandbox), folder: state.pod.folder };
 }
 
@@ -109,7 +109,7 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
     t.is(thread.status["Seccomp"], "2", thread.name);
   }
   const names = new Set(threads.map(({ name }) => name));
-  const devices = driver === "kvm" ? ["device", "vcpu 0"] : ["vhost-user"];
+  const devices = driver() === "kvm" ? ["device", "vcpu 0"] : ["vhost-user"];
   for (const name of ["fs", "vsock", "descriptors", ...devices]) t.true(names.has(name), `there is a thread ${name}: ${[...names].join(" ")}`);
   t.is(threads.filter(({ name }) => name === "fs").length, 3, "one for requests that go first, two by default");
   for (const thread of hypervisor === sandbox ? [] : threadsOf(hypervisor)) {
@@ -126,7 +126,7 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
   const shared = join(folder, "shared");
   const log = (name: string): string => join(folder, name);
   const kinds = ["/dev/null", log("sandbox.log"), log("sandbox.stderr"), log("console.log"), shared, "pipe", "socket"];
-  const machine = driver === "kvm" ? ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu", "anon_inode:kvm-vcpu-stats"] : [];
+  const machine = driver() === "kvm" ? ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu", "anon_inode:kvm-vcpu-stats"] : [];
   const handedOver = ["held.out", "create-held.log"].map((name) => join(scratch.folder, name));
   t.deepEqual(openKinds(sandbox, shared), [...new Set([...kinds, ...machine, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort());
 
@@ -150,7 +150,7 @@ test.serial("the root holds what the views show, read-only, without devices and 
   const cache = join(dist, "lib/cache");
   const expected = [...new Set([...parents, ...shown, "/proc", ...(existsSync(cache) ? [cache] : [])])].filter((path) => path !== "").sort();
   t.deepEqual(ownTree(`/proc/${sandbox}/root`, new Set([...shown, cache])).sort(), expected);
-  t.deepEqual(readdirSync(`/proc/${sandbox}/root/dev`).sort(), driver === "kvm" ? ["kvm", "null", "urandom", "zero"] : ["null", "urandom", "zero"]);
+  t.deepEqual(readdirSync(`/proc/${sandbox}/root/dev`).sort(), driver() === "kvm" ? ["kvm", "null", "urandom", "zero"] : ["null", "urandom", "zero"]);
   t.deepEqual(
     readdirSync(`/proc/${sandbox}/root/proc`)
       .filter((name) => !/^\d+$/.test(name))

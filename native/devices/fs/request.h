@@ -10,6 +10,8 @@
 #include <system_error>
 #include <vector>
 
+#include "virtio/pieces.h"
+
 namespace tskata::devices::fs {
 
 // Thrown for a request the guest malformed; answered with EINVAL.
@@ -57,7 +59,7 @@ class Request {
 
   // The next `length` bytes where they are, for writes straight from guest memory.
   std::vector<iovec> pieces(size_t length) {
-    std::vector<iovec> out = window(readable_, position_, length);
+    std::vector<iovec> out = virtio::window(readable_, position_, length);
     size_t total = 0;
     for (const iovec& piece : out) total += piece.iov_len;
     if (total != length) throw malformed();
@@ -66,7 +68,7 @@ class Request {
   }
 
   // Where `length` bytes of reply body go, for reads straight into guest memory; shorter when the guest gave less room.
-  std::vector<iovec> reply_pieces(size_t length) const { return window(writable_, sizeof(fuse_out_header), length); }
+  std::vector<iovec> reply_pieces(size_t length) const { return virtio::window(writable_, sizeof(fuse_out_header), length); }
 
   // Fill the reply; return its size. The body is cut to the room there is only where the protocol allows (callers check).
   size_t reply(std::span<const std::byte> body) {
@@ -95,32 +97,9 @@ class Request {
     return total;
   }
 
-  static std::vector<iovec> window(std::span<const iovec> pieces, size_t skip, size_t limit) {
-    std::vector<iovec> out;
-    for (const iovec& piece : pieces) {
-      const size_t skipped = std::min(skip, piece.iov_len);
-      skip -= skipped;
-      const size_t length = std::min(piece.iov_len - skipped, limit);
-      if (length == 0) continue;
-      limit -= length;
-      out.push_back({static_cast<std::byte*>(piece.iov_base) + skipped, length});
-    }
-    return out;
-  }
+  void copy(std::span<std::byte> out) { virtio::gather(pieces(out.size()), out); }
 
-  void copy(std::span<std::byte> out) {
-    for (const iovec& piece : pieces(out.size())) {
-      std::memcpy(out.data(), piece.iov_base, piece.iov_len);
-      out = out.subspan(piece.iov_len);
-    }
-  }
-
-  void write_at(size_t offset, std::span<const std::byte> bytes) {
-    for (const iovec& piece : window(writable_, offset, bytes.size())) {
-      std::memcpy(piece.iov_base, bytes.data(), piece.iov_len);
-      bytes = bytes.subspan(piece.iov_len);
-    }
-  }
+  void write_at(size_t offset, std::span<const std::byte> bytes) { virtio::scatter(bytes, writable_, offset); }
 
   size_t finish(size_t body, int error = 0) {
     if (!has_reply()) return 0;  // FORGET and the like have no answer
