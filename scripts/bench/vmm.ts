@@ -21,6 +21,7 @@ const table = new Map<string, Record<Driver, number[]>>();
 function note(row: string, driver: Driver, value: number): void {
   const values = table.get(row) ?? { kvm: [], qemu: [] };
   values[driver].push(value);
+  process.stderr.write(`${driver.padEnd(6)}${row}: ${value.toFixed(1)}\n`);
   table.set(row, values);
 }
 
@@ -213,7 +214,7 @@ function bundle(): string {
   return path;
 }
 
-const DATA_MIB = 64;
+const DATA_MIB = 16;
 
 function measurePod(pod: Pod, path: string): void {
   pod.start(path);
