@@ -44,9 +44,9 @@ function kvmHere(): boolean {
   }
 }
 
-/** A test with /dev/kvm, or a note. */
+/** A test with /dev/kvm, or a note. One after the other: a guest that spins takes a core from all others. */
 function kvmTest(name: string, body: (t: ExecutionContext, system: KvmSystem) => void | Promise<void>): void {
-  test(name, async (t) => {
+  test.serial(name, async (t) => {
     if (!kvmHere()) {
       t.log("no /dev/kvm that may be opened: nothing tested");
       return t.pass();
