@@ -6,7 +6,8 @@ import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { busyboxRootfs } from "./lib/busybox.ts";
+import { median } from "./lib/median.ts";
+import { sleepingBundle } from "./lib/sleeping-bundle.ts";
 import { cacheFolder, distFolder, pinnedNode } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
 
@@ -25,10 +26,6 @@ function must(program: string, args: readonly string[]): string {
   const { status, stdout, stderr } = run(program, args);
   if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${stderr}`);
   return stdout;
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
 /** Milliseconds of each contestant, one turn after the other; a turn whose work says false is told and not counted. */
@@ -57,12 +54,7 @@ function withContainer(work: (root: string, folder: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), "tskata-bench-"));
   const root = join(folder, "root");
   try {
-    busyboxRootfs(join(folder, "rootfs"));
-    must(TSKATA, ["spec", "--bundle", folder]);
-    const file = join(folder, "config.json");
-    const spec = JSON.parse(readFileSync(file, "utf8")) as { process: { args: string[]; terminal: boolean } };
-    spec.process = { ...spec.process, args: ["sleep", "100000"], terminal: false };
-    writeFileSync(file, JSON.stringify(spec));
+    sleepingBundle(folder);
     const created = spawnSync(TSKATA, ["--root", root, "create", "--bundle", folder, "bench"], { stdio: ["ignore", "ignore", "inherit"] });
     if (created.status !== 0) throw new Error("create failed");
     must(TSKATA, ["--root", root, "start", "bench"]);

@@ -34,7 +34,6 @@ const ONE_BY_ONE = ["--serial", "--concurrency", "1"];
 
 /** What the VM tests use for the driver when they run on KVM; test/helpers/tskata.ts reads the variable. */
 const KVM_DRIVER = { TSKATA_TEST_DRIVER: process.env["TSKATA_TEST_DRIVER"] ?? "kvm" };
-/** Seen: more than 40 minutes, beside other work on two cores. */
 /** For a guest of 4 CPUs and 6 GiB in it. */
 const KVM_TESTBED = { vcpus: 4, memoryMib: 8192 };
 /**
@@ -42,13 +41,15 @@ const KVM_TESTBED = { vcpus: 4, memoryMib: 8192 };
  * devices and its end have a part in. `npm run test:kvm` runs all of them.
  */
 const KVM_SHORT = ["crash", "endings", "machine"];
+/** Seen: more than 40 minutes, beside other work on two cores. */
 const KVM_LIMIT_MS = 7_200_000;
 
 /** The VM tests on KVM: the host's where it works, else the testbed's. */
 async function kvm(args: readonly string[]): Promise<void> {
-  const files = (await hostRunsKvm()) || only === "kvm" ? ["test/vm/**/*.test.ts"] : KVM_SHORT.map((name) => `test/vm/${name}.test.ts`);
+  const hostsOwn = await hostRunsKvm();
+  const files = hostsOwn || only === "kvm" ? ["test/vm/**/*.test.ts"] : KVM_SHORT.map((name) => `test/vm/${name}.test.ts`);
   const command = [AVA, ...files, ...ONE_BY_ONE, ...args];
-  if (await hostRunsKvm()) {
+  if (hostsOwn) {
     say("  on this host's own /dev/kvm, no testbed needed");
     run(pinnedNode, command, KVM_DRIVER);
     return;

@@ -3,6 +3,7 @@
 
 #include "addon/exports.h"
 #include "addon/napi.h"
+#include "devices/console/console_log.h"
 #include "devices/console/console_pipe.h"
 
 namespace tskata::addon {
@@ -14,7 +15,7 @@ Napi::Value log_console(const Napi::CallbackInfo& info) {
     os::Descriptor source(info[0].As<Napi::Number>().Int32Value());
     os::checked(::fcntl(source.get(), F_GETFD), "fcntl");
     const std::string path = info[1].As<Napi::String>();
-    os::Descriptor file(os::checked(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ("open " + path).c_str()));
+    os::Descriptor file = devices::console::open_log(path);
     const Settler settler(env, true);
     devices::console::log_pipe(std::move(source), std::move(file), [settler] { settler.resolve([](Napi::Env at) { return at.Undefined(); }); });
     return settler.promise();

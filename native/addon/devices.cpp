@@ -177,10 +177,16 @@ Napi::Value create_balloon(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env) { return DeviceHandle::make("balloon", std::make_shared<devices::balloon::BalloonDevice>()); });
 }
 
-std::shared_ptr<devices::balloon::BalloonDevice> balloon_of(const Napi::Value& value) {
-  auto out = std::dynamic_pointer_cast<devices::balloon::BalloonDevice>(DeviceHandle::Unwrap(value.As<Napi::Object>())->device());
-  if (!out) throw std::runtime_error("not a balloon device");
+// The device of a handle as what it is; `kind` is for the error.
+template <typename Device>
+std::shared_ptr<Device> device_as(const Napi::Value& handle, const char* kind) {
+  auto out = std::dynamic_pointer_cast<Device>(device_of(handle));
+  if (!out) throw std::runtime_error(std::string("not a ") + kind + " device");
   return out;
+}
+
+std::shared_ptr<devices::balloon::BalloonDevice> balloon_of(const Napi::Value& handle) {
+  return device_as<devices::balloon::BalloonDevice>(handle, "balloon");
 }
 
 Napi::Value set_balloon_target(const Napi::CallbackInfo& info) {
@@ -196,9 +202,7 @@ Napi::Value balloon_actual(const Napi::CallbackInfo& info) {
 
 Napi::Value connect_vsock(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
-    DeviceHandle* const handle = DeviceHandle::Unwrap(info[0].As<Napi::Object>());
-    const auto device = std::dynamic_pointer_cast<devices::vsock::VsockDevice>(handle->device());
-    if (!device) throw std::runtime_error("not a vsock device");
+    const auto device = device_as<devices::vsock::VsockDevice>(info[0], "vsock");
     const uint32_t port = info[1].As<Napi::Number>().Uint32Value();
     int pair[2];
     os::checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), "socketpair");
@@ -216,10 +220,7 @@ Napi::Value connect_vsock(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value serve_vhost_user(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) {
-    DeviceHandle* const handle = DeviceHandle::Unwrap(info[0].As<Napi::Object>());
-    return ServerHandle::make(env, handle->device(), info[1].As<Napi::String>());
-  });
+  return guarded(info, [&](Napi::Env env) { return ServerHandle::make(env, device_of(info[0]), info[1].As<Napi::String>()); });
 }
 
 Napi::Value tsc_khz(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), os::tsc_khz()); }

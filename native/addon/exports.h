@@ -13,7 +13,6 @@ void export_locks(Napi::Env env, Napi::Object exports);    // flock
 void export_devices(Napi::Env env, Napi::Object exports);  // virtio devices and vhost-user servers
 void export_console(Napi::Env env, Napi::Object exports);  // a hypervisor's console into a bounded file
 void export_jail(Napi::Env env, Napi::Object exports);     // what the sandbox process gives up
-
-void export_kvm(Napi::Env env, Napi::Object exports);  // /dev/kvm, virtual machines
+void export_kvm(Napi::Env env, Napi::Object exports);      // /dev/kvm, virtual machines
 
 }  // namespace tskata::addon

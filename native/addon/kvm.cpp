@@ -202,7 +202,7 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
       Pod& it = pod();
       if (it.uart != nullptr) throw std::logic_error("the machine has a serial port");
       const std::shared_ptr<Descriptor> interrupt = interrupt_line(info[1]);
-      Descriptor file(checked(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ("open " + path).c_str()));
+      Descriptor file = devices::console::open_log(path);
       it.console = std::make_unique<devices::console::ConsoleLog>(std::move(file));
       devices::console::ConsoleLog& log = *it.console;
       // The line is an edge of the interrupt controller's: only its rise is told.

@@ -32,7 +32,7 @@ void Machine::add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags) 
   const kvm_userspace_memory_region region{static_cast<uint32_t>(slots_.size()), flags, guest_address, bytes.size(),
                                            reinterpret_cast<uint64_t>(bytes.data())};
   KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region);
-  slots_.push_back({region, bytes.size()});
+  slots_.push_back(region);
   memory_->mappings.push_back(std::move(mapping));
 }
 
@@ -66,59 +66,47 @@ void Machine::add_irqfd(int fd, uint32_t line) {
   KVM_IOCTL(fd_.get(), KVM_IRQFD, &request);
 }
 
-static kvm_ioeventfd notification(int fd, uint64_t address, uint32_t value, uint32_t flags) {
+void Machine::add_ioeventfd(int fd, uint64_t address, uint32_t value) {
   kvm_ioeventfd request{};
   request.datamatch = value;
   request.addr = address;
   request.len = 4;
   request.fd = fd;
-  request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | flags;
-  return request;
-}
-
-void Machine::add_ioeventfd(int fd, uint64_t address, uint32_t value) {
-  const kvm_ioeventfd request = notification(fd, address, value, 0);
+  request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
   KVM_IOCTL(fd_.get(), KVM_IOEVENTFD, &request);
 }
 
-void Machine::remove_ioeventfd(int fd, uint64_t address, uint32_t value) {
-  const kvm_ioeventfd request = notification(fd, address, value, KVM_IOEVENTFD_FLAG_DEASSIGN);
-  KVM_IOCTL(fd_.get(), KVM_IOEVENTFD, &request);
+std::vector<virtio::MemoryRegion> Machine::regions() const {
+  std::vector<virtio::MemoryRegion> out;
+  for (size_t i = 0; i < slots_.size(); ++i) out.push_back({slots_[i].guest_phys_addr, memory_->mappings[i].bytes()});
+  return out;
 }
 
 std::shared_ptr<const virtio::GuestMemory> Machine::memory() {
-  if (memory_->view == nullptr) {
-    std::vector<virtio::MemoryRegion> regions;
-    for (size_t i = 0; i < slots_.size(); ++i) regions.push_back({slots_[i].region.guest_phys_addr, memory_->mappings[i].bytes()});
-    memory_->view = std::make_unique<virtio::GuestMemory>(std::move(regions));
-  }
+  if (memory_->view == nullptr) memory_->view = std::make_unique<virtio::GuestMemory>(regions());
   return {memory_, memory_->view.get()};
 }
 
-std::span<std::byte> Machine::slice(uint64_t guest_address, uint64_t bytes) {
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    const uint64_t base = slots_[i].region.guest_phys_addr;
-    const std::span<std::byte> all = memory_->mappings[i].bytes();
-    if (guest_address < base || guest_address - base >= all.size()) continue;
-    if (bytes > all.size() - (guest_address - base)) break;
-    return all.subspan(guest_address - base, bytes);
-  }
-  throw std::out_of_range("no such range of guest memory");
+// Not by memory(): that is complete from then on, and this may come before.
+std::span<std::byte> Machine::slice(uint64_t guest_address, uint64_t bytes) const {
+  const auto found = virtio::GuestMemory(regions()).slice(guest_address, bytes);
+  if (!found) throw std::out_of_range("no such range of guest memory");
+  return *found;
 }
 
 std::vector<uint64_t> Machine::dirty_log(uint64_t guest_address) {
-  for (Slot& slot : slots_) {
-    if (slot.region.guest_phys_addr != guest_address) continue;
-    std::vector<uint64_t> bitmap((slot.bytes / 4096 + 63) / 64);
-    if ((slot.region.flags & KVM_MEM_LOG_DIRTY_PAGES) == 0) {
-      kvm_userspace_memory_region logged = slot.region;
+  for (kvm_userspace_memory_region& slot : slots_) {
+    if (slot.guest_phys_addr != guest_address) continue;
+    std::vector<uint64_t> bitmap((slot.memory_size / 4096 + 63) / 64);
+    if ((slot.flags & KVM_MEM_LOG_DIRTY_PAGES) == 0) {
+      kvm_userspace_memory_region logged = slot;
       logged.flags |= KVM_MEM_LOG_DIRTY_PAGES;
       KVM_IOCTL(fd_.get(), KVM_SET_USER_MEMORY_REGION, &logged);
-      slot.region = logged;
+      slot = logged;
       return bitmap;
     }
     kvm_dirty_log request{};
-    request.slot = slot.region.slot;
+    request.slot = slot.slot;
     request.dirty_bitmap = bitmap.data();
     KVM_IOCTL(fd_.get(), KVM_GET_DIRTY_LOG, &request);
     return bitmap;

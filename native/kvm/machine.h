@@ -28,12 +28,11 @@ class Machine {
   void add_irqfd(int fd, uint32_t line);
   // A write of `value` (4 bytes) to the address is a write to the descriptor, without an exit to us.
   void add_ioeventfd(int fd, uint64_t address, uint32_t value);
-  void remove_ioeventfd(int fd, uint64_t address, uint32_t value);
 
   // -- memory ------------------------------------------------------------------------------------------------------------
   // Complete once the first device has asked for it.
   std::shared_ptr<const virtio::GuestMemory> memory();
-  std::span<std::byte> slice(uint64_t guest_address, uint64_t bytes);
+  std::span<std::byte> slice(uint64_t guest_address, uint64_t bytes) const;
   // Pages written since the last call, one bit each, of the slot that begins at the address; the first call starts the log.
   std::vector<uint64_t> dirty_log(uint64_t guest_address);
 
@@ -51,10 +50,7 @@ class Machine {
   void set_state(std::string_view part, std::span<const std::byte> bytes);
 
  private:
-  struct Slot {
-    kvm_userspace_memory_region region;
-    size_t bytes;
-  };
+  std::vector<virtio::MemoryRegion> regions() const;
   void add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags);
   void require_not_started() const;
 
@@ -67,7 +63,7 @@ class Machine {
   Bus ports_;
   Bus mmio_;
   std::shared_ptr<MachineMemory> memory_ = std::make_shared<MachineMemory>();
-  std::vector<Slot> slots_;
+  std::vector<kvm_userspace_memory_region> slots_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;  // last: their threads use all of the above
 };
 

@@ -1,13 +1,16 @@
 /** The measurements of bench-vmm.ts, on a machine with a working /dev/kvm. */
 import { spawnSync } from "node:child_process";
-import { closeSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startKvm } from "../../src/hypervisor/kvm/kvm.ts";
 import type { Machine, MachineOptions } from "../../src/hypervisor/machine.ts";
 import { startQemu } from "../../src/hypervisor/qemu/qemu.ts";
 import { native } from "../../src/native.ts";
-import { busyboxRootfs } from "../lib/busybox.ts";
+import { median } from "../lib/median.ts";
+import { family } from "../lib/processes.ts";
+import { scriptedGuest } from "../lib/scripted-guest.ts";
+import { sleepingBundle } from "../lib/sleeping-bundle.ts";
 import { distFolder } from "../lib/steps.ts";
 
 const TSKATA = join(distFolder, "bin/tskata");
@@ -23,10 +26,6 @@ function note(row: string, driver: Driver, value: number): void {
   values[driver].push(value);
   process.stderr.write(`${driver.padEnd(6)}${row}: ${value.toFixed(1)}\n`);
   table.set(row, values);
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
 function tell(): void {
@@ -64,19 +63,6 @@ function faultingKernel(): string {
   file.set([0x0f, 0x0b], code); // ud2
   const path = join(folder, "faulting-kernel");
   writeFileSync(path, file);
-  return path;
-}
-
-/** An image whose process 1 restarts the machine. */
-function restartingImage(): string {
-  const root = join(folder, "restarting");
-  for (const name of ["bin", "dev", "proc", "sys"]) mkdirSync(join(root, name), { recursive: true });
-  copyFileSync("/bin/busybox", join(root, "bin/busybox"));
-  symlinkSync("busybox", join(root, "bin/sh"));
-  writeFileSync(join(root, "bin/node"), "#!/bin/sh\nexec /bin/busybox reboot -f\n", { mode: 0o755 });
-  const path = join(folder, "restarting.erofs");
-  const { status, stderr } = spawnSync("mkfs.erofs", [path, root], { encoding: "utf8" });
-  if (status !== 0) throw new Error(stderr);
   return path;
 }
 
@@ -179,11 +165,6 @@ function kib(mapping: string, field: string): number {
   return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(mapping)?.[1] ?? 0);
 }
 
-function family(pid: number): number[] {
-  const children = readdirSync(`/proc/${pid}/task`).flatMap((task) => readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").trim().split(" "));
-  return [pid, ...children.filter((child) => child !== "").flatMap((child) => family(Number(child)))];
-}
-
 /** KVM's own counters of the machines that run now. */
 function kvmCounters(): Record<string, number> {
   const base = "/sys/kernel/debug/kvm";
@@ -202,15 +183,10 @@ function kvmCounters(): Record<string, number> {
 
 function bundle(): string {
   const path = join(folder, "bundle");
-  mkdirSync(path);
-  busyboxRootfs(join(path, "rootfs"));
+  sleepingBundle(path, (spec) => {
+    spec.linux.resources = { memory: { limit: 512 * 2 ** 20 } };
+  });
   writeFileSync(join(path, "rootfs/data"), Buffer.alloc(DATA_MIB * 2 ** 20, 7));
-  spawnSync(TSKATA, ["spec", "--bundle", path]);
-  const file = join(path, "config.json");
-  const spec = JSON.parse(readFileSync(file, "utf8")) as { process: { args: string[]; terminal: boolean }; linux: { resources: object } };
-  spec.process = { ...spec.process, args: ["sleep", "100000"], terminal: false };
-  spec.linux.resources = { memory: { limit: 512 * 2 ** 20 } };
-  writeFileSync(file, JSON.stringify(spec));
   return path;
 }
 
@@ -253,7 +229,7 @@ try {
   process.chdir(folder);
   mkdirSync("shared");
   const [kernel, image] = [join(distFolder, "guest/vmlinux"), join(distFolder, "guest/image.erofs")];
-  const [faulting, restarting] = [faultingKernel(), restartingImage()];
+  const [faulting, restarting] = [faultingKernel(), scriptedGuest(folder, "restarting", "exec reboot -f")];
   for (let turn = 0; turn < turns; ++turn) {
     for (const driver of DRIVERS) {
       note("VMM start to the kernel's first instruction (ms)", driver, await lifetime(driver, faulting, image));

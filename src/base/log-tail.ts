@@ -3,7 +3,7 @@ import { readPodFile } from "./pod-file.ts";
 
 const TAIL_BYTES = 16 * 1024;
 /** What a kernel prints after it is for its developers: registers, addresses. */
-const PANIC = "Kernel panic - not syncing";
+export const KERNEL_PANIC = "Kernel panic - not syncing";
 
 /** The last lines, or those that lead to a kernel's panic; empty when there is none. */
 export function logTail(file: string, lines = 8): string {
@@ -12,7 +12,7 @@ export function logTail(file: string, lines = 8): string {
     .replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "")
     .trimEnd()
     .split("\n");
-  const panic = tail.findLastIndex((line) => line.includes(PANIC));
+  const panic = tail.findLastIndex((line) => line.includes(KERNEL_PANIC));
   return tail
     .slice(0, panic === -1 ? undefined : panic + 1)
     .slice(-lines)

@@ -1,6 +1,7 @@
 /** Why a guest has ended, from what the driver saw and what the guest's console says last: the same words whatever the driver. */
+import { KERNEL_PANIC } from "../base/log-tail.ts";
 
-const PANIC = /Kernel panic - not syncing: (.{0,200})/g;
+const PANIC = new RegExp(`${KERNEL_PANIC}: (.{0,200})`, "g");
 const INIT_KILLED = /^Attempted to kill init! exitcode=0x([0-9a-f]{8})/;
 
 /** A panic restarts the machine, so of itself a driver sees no more than that. The console is the guest's to write: words, not facts. */

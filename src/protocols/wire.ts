@@ -37,7 +37,8 @@ const LENGTH = 2;
 const FIXED32 = 5;
 
 const utf8Encoder = new TextEncoder();
-const utf8Decoder = new TextDecoder("utf-8", { fatal: true });
+// A string may begin with U+FEFF: it is the sender's, not a mark to take off.
+const utf8Decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export class WireReader {
   #position = 0;

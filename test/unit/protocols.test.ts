@@ -76,6 +76,11 @@ for (const [name, codecs] of [
   }
 }
 
+test("a string that begins with U+FEFF keeps it", (t) => {
+  const message = { step: "\uFEFFmount", code: "ENOENT", errno: "", message: "\uFEFF" };
+  t.deepEqual(agent.ErrorDetail.decode(agent.ErrorDetail.encode(message)), message);
+});
+
 test("generated files are what scripts/protos.ts makes of the .proto files", (t) => {
   for (const name of ["agent", "control"]) {
     t.is(readFileSync(new URL(`generated/${name}.ts`, PROTOCOLS), "utf8"), generate(name));

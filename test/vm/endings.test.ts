@@ -1,26 +1,12 @@
 /** Guests that end, hang or misbehave instead of starting: each is told by name within its limit, and nothing stays behind. */
-import { spawnSync } from "node:child_process";
-import { chmodSync, copyFileSync, mkdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
+import { scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
 import { describe, driver, hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("endings");
 test.after.always("clean up", async () => await scratch.cleanUp());
-
-/** A guest image whose process 1 is this script of busybox's shell. */
-function image(name: string, script: string): string {
-  const root = join(scratch.folder, name);
-  for (const folder of ["bin", "dev", "proc", "sys"]) mkdirSync(join(root, folder), { recursive: true });
-  copyFileSync("/bin/busybox", join(root, "bin/busybox"));
-  for (const applet of ["sh", "reboot", "yes", "sleep", "echo"]) symlinkSync("busybox", join(root, "bin", applet));
-  writeFileSync(join(root, "bin/node"), `#!/bin/sh\n${script}\n`);
-  chmodSync(join(root, "bin/node"), 0o755);
-  const file = join(scratch.folder, `${name}.erofs`);
-  const { status, stderr } = spawnSync("mkfs.erofs", [file, root], { encoding: "utf8" });
-  if (status !== 0) throw new Error(`mkfs.erofs: ${stderr}`);
-  return file;
-}
 
 async function refused(t: ExecutionContext, id: string, config: string, message: RegExp): Promise<void> {
   t.timeout(hangLimitMs);
@@ -31,7 +17,8 @@ async function refused(t: ExecutionContext, id: string, config: string, message:
   t.deepEqual(scratch.leftovers(), []);
 }
 
-const guest = (name: string, script: string, more = ""): string => scratch.config(name, `[guest]\nimage = ${JSON.stringify(image(name, script))}\n${more}`);
+const guest = (name: string, script: string, more = ""): string =>
+  scratch.config(name, `[guest]\nimage = ${JSON.stringify(scriptedGuest(scratch.folder, name, script))}\n${more}`);
 /** A start that is given up soon. */
 const SHORT = "[sandbox]\nstart_timeout_s = 25\n";
 

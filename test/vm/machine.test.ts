@@ -1,7 +1,8 @@
 /** The machine a pod gets: its CPUs, memory across the hole below 4 GiB, memory given back when it is free. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import test from "ava";
+import { family } from "../../scripts/lib/processes.ts";
 import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("machine");
@@ -61,10 +62,4 @@ function resident(): number {
   return family(pod.sandboxPid)
     .map((pid) => Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1]))
     .reduce((sum, size) => sum + size, 0);
-}
-
-/** A process and its children's children. */
-function family(pid: number): number[] {
-  const children = readdirSync(`/proc/${pid}/task`).flatMap((task) => readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").trim().split(" "));
-  return [pid, ...children.filter((child) => child !== "").flatMap((child) => family(Number(child)))];
 }

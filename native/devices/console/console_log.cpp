@@ -12,6 +12,10 @@
 
 namespace tskata::devices::console {
 
+os::Descriptor open_log(const std::string& path) {
+  return os::Descriptor(os::checked(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ("open " + path).c_str()));
+}
+
 BoundedFile::BoundedFile(os::Descriptor file) : file_(std::move(file)) {
   struct stat status {};
   os::checked(::fstat(file_.get(), &status), "fstat console log");

@@ -21,6 +21,9 @@
 
 namespace tskata::devices::console {
 
+// Opens a log's file as BoundedFile wants it, or makes it.
+os::Descriptor open_log(const std::string& path);
+
 // The file's side, for one thread.
 class BoundedFile {
  public:
