@@ -14,6 +14,8 @@ import { sleepingBundle } from "../lib/sleeping-bundle.ts";
 import { distFolder } from "../lib/steps.ts";
 
 const TSKATA = join(distFolder, "bin/tskata");
+/** A turn that takes longer is lost, and told. */
+const HANG_MS = 120_000;
 const DRIVERS = ["kvm", "qemu"] as const;
 type Driver = (typeof DRIVERS)[number];
 
@@ -109,8 +111,8 @@ class Pod {
   /** Its standard error. */
   run(args: readonly string[], stdout: "ignore" | "pipe" = "ignore"): string {
     const all = ["--config", this.#config, "--root", this.#root, ...args];
-    const { status, stderr } = spawnSync(TSKATA, all, { encoding: "utf8", stdio: ["ignore", stdout, "pipe"], maxBuffer: 2 ** 30 });
-    if (status !== 0) throw new Error(`tskata ${args.join(" ")}: ${stderr}`);
+    const { status, signal, stderr } = spawnSync(TSKATA, all, { encoding: "utf8", stdio: ["ignore", stdout, "pipe"], maxBuffer: 2 ** 30, timeout: HANG_MS });
+    if (status !== 0) throw new Error(`tskata ${args.join(" ")}: ${signal === null ? stderr : `no end after ${HANG_MS / 1000} s`}`);
     return stderr;
   }
 
@@ -202,7 +204,11 @@ function measurePod(pod: Pod, path: string): void {
   note("memory of VMM and sandbox, without the guest's (MiB)", pod.driver, overhead);
   note("memory of the guest (MiB)", pod.driver, guest);
   for (const [name, count] of Object.entries(kvmCounters())) note(`KVM ${name} to the agent's answer`, pod.driver, count);
-  note("exec true (ms)", pod.driver, timed(() => pod.run(["exec", "bench", "true"])));
+  note(
+    "exec true (ms)",
+    pod.driver,
+    timed(() => pod.run(["exec", "bench", "true"])),
+  );
   note("fs: first read of a file (MiB/s)", pod.driver, copied(pod, "dd if=/data of=/dev/null bs=1M", "ignore"));
   note("vsock: zeroes to standard output (MiB/s)", pod.driver, copied(pod, `dd if=/dev/zero bs=64k count=${DATA_MIB * 16}`, "pipe"));
   const exits = pod.exits();
@@ -246,8 +252,20 @@ try {
   }
   const path = bundle();
   const pods = DRIVERS.map((driver) => new Pod(driver));
-  for (let turn = 0; turn < podTurns; ++turn) for (const pod of pods) measurePod(pod, path);
+  const lost: string[] = [];
+  for (let turn = 0; turn < podTurns; ++turn) {
+    for (const pod of pods) {
+      try {
+        measurePod(pod, path);
+      } catch (error) {
+        lost.push(`turn ${turn} of ${pod.driver}: ${String(error)}`);
+        process.stderr.write(`lost: ${lost.at(-1)}\n`);
+        pod.run(["delete", "--force", "bench"]);
+      }
+    }
+  }
   tell();
+  for (const line of lost) print(`lost: ${line}`);
   print(`exits to our VMM until the agent's answer: ${lastExits}`);
 } finally {
   process.chdir("/");
