@@ -1,18 +1,24 @@
 /**
- * Fuzzes every parser of a guest's bytes (native/fuzz) with AddressSanitizer and UndefinedBehaviorSanitizer, each for a while:
+ * Fuzzes every parser of another party's bytes, each for a while, two at a time: those of native/fuzz with AddressSanitizer and
+ * UndefinedBehaviorSanitizer, and the protocols in TypeScript (fuzz/protocols.ts).
  *
- *   node scripts/fuzz.ts [--seconds 20] [harness…]      queue, vsock, fs, vhost_user, devices, mmio, kvm_exit
+ *   node scripts/fuzz.ts [--seconds 20] [harness…]      queue, vsock, fs, vhost_user, devices, mmio, kvm_exit, protocols
+ *   node scripts/fuzz.ts --keep [harness…]              what reached new code joins the corpus of the repository
  *   build/fuzz/fuzz/<harness>_fuzzer <file>             replays one input
  *
- * Inputs that reached new code stay in build/fuzz/corpus; those that crashed, hung or leaked go to build/fuzz/crashes, and the exit is 1.
+ * native/fuzz/corpus is where each begins. Inputs that reached new code stay in build/fuzz/corpus; those that crashed, hung or leaked go
+ * to build/fuzz/crashes, and the exit is 1.
  */
 import { mkdirSync } from "node:fs";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
-import { buildFolder, repository, run, say, step } from "./lib/steps.ts";
+import { buildFolder, pinnedNode, repository, run, say, step } from "./lib/steps.ts";
 
 export const HARNESSES = ["queue", "vsock", "fs", "vhost_user", "devices", "mmio", "kvm_exit"] as const;
 type Harness = (typeof HARNESSES)[number];
+const PROTOCOLS = "protocols";
+/** As many as the smallest machine this is run on has cores. */
+const AT_ONCE = 2;
 
 const FOLDER = join(buildFolder, "fuzz");
 const COMPILERS = ["-DCMAKE_C_COMPILER=clang-14", "-DCMAKE_CXX_COMPILER=clang++-14"];
@@ -29,10 +35,12 @@ export async function buildFuzz(target: "fuzzers" | "device_test"): Promise<stri
   return join(FOLDER, "fuzz");
 }
 
+const kept = (name: Harness): string => join(repository, "native/fuzz/corpus", name);
+const found = (name: Harness): string => join(FOLDER, "corpus", name);
+
 async function fuzz(executables: string, name: Harness, seconds: number): Promise<void> {
-  const corpus = join(FOLDER, "corpus", name);
   const crashes = join(FOLDER, "crashes");
-  for (const folder of [corpus, crashes]) mkdirSync(folder, { recursive: true });
+  for (const folder of [found(name), kept(name), crashes]) mkdirSync(folder, { recursive: true });
   await run(`fuzz-${name}`, join(executables, `${name}_fuzzer`), [
     `-max_total_time=${seconds}`,
     `-timeout=${HANG_SECONDS}`,
@@ -42,30 +50,59 @@ async function fuzz(executables: string, name: Harness, seconds: number): Promis
     "-verbosity=0",
     "-print_final_stats=1",
     `-artifact_prefix=${crashes}/${name}-`,
-    corpus,
+    found(name), // new ones go to the first
+    kept(name),
   ]);
 }
 
+/** The fewest inputs that reach the same code. */
+async function keep(executables: string, name: Harness): Promise<void> {
+  for (const folder of [found(name), kept(name)]) mkdirSync(folder, { recursive: true });
+  await run(`fuzz-${name}`, join(executables, `${name}_fuzzer`), ["-merge=1", `-max_len=${MAX_INPUT_BYTES}`, "-close_fd_mask=2", kept(name), found(name)]);
+}
+
+async function fuzzProtocols(seconds: number): Promise<void> {
+  const script = join(repository, "scripts/fuzz/protocols.ts");
+  await run(`fuzz-${PROTOCOLS}`, pinnedNode, ["--disable-warning=ExperimentalWarning", script, "--seconds", String(seconds)]);
+}
+
+/** All findings are told; then it throws. */
+export async function fuzzAll(seconds: number, names: readonly string[] = [...HARNESSES, PROTOCOLS]): Promise<void> {
+  const executables = await buildFuzz("fuzzers");
+  const waiting = [...names];
+  const failed: string[] = [];
+  const worker = async (): Promise<void> => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+      const harness = HARNESSES.find((known) => known === name);
+      try {
+        await (harness === undefined ? fuzzProtocols(seconds) : fuzz(executables, harness, seconds));
+        say(`  ${name}: ${seconds} s, no finding`);
+      } catch (error) {
+        failed.push(name);
+        say(`✖ ${name}: ${error instanceof Error ? error.message : String(error)}`);
+        say(`  the input is in ${relative(process.cwd(), join(FOLDER, "crashes"))}`);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  if (failed.length > 0) throw new Error(`findings in ${failed.join(", ")}`);
+}
+
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({ options: { seconds: { type: "string", default: "20" } }, allowPositionals: true });
+  const options = { seconds: { type: "string", default: "20" }, keep: { type: "boolean", default: false } } as const;
+  const { values, positionals } = parseArgs({ options, allowPositionals: true });
   const seconds = Number(values.seconds);
   if (!Number.isInteger(seconds) || seconds < 1) throw new Error("--seconds must be a whole number above 0");
-  const unknown = positionals.filter((name) => !HARNESSES.some((known) => known === name));
-  if (unknown.length > 0) throw new Error(`no such harness: ${unknown.join(", ")}; there are ${HARNESSES.join(", ")}`);
-  const chosen = HARNESSES.filter((name) => positionals.length === 0 || positionals.includes(name));
-  let executables = "";
-  await step("build the fuzzers", async () => {
-    executables = await buildFuzz("fuzzers");
-  });
-  for (const name of chosen) {
-    try {
-      await step(`fuzz ${name}, ${seconds} s`, () => fuzz(executables, name, seconds));
-    } catch (error) {
-      say(`✖ ${name}: ${error instanceof Error ? error.message : String(error)}`);
-      say(`  the input is in ${relative(process.cwd(), join(FOLDER, "crashes"))}`);
-      process.exitCode = 1;
-    }
+  const all: readonly string[] = [...HARNESSES, PROTOCOLS];
+  const unknown = positionals.filter((name) => !all.includes(name));
+  if (unknown.length > 0) throw new Error(`no such harness: ${unknown.join(", ")}; there are ${all.join(", ")}`);
+  const chosen = positionals.length === 0 ? all : positionals;
+  if (!values.keep) {
+    await step(`fuzz ${chosen.join(", ")}, ${seconds} s each`, () => fuzzAll(seconds, chosen));
+    return;
   }
+  const executables = await buildFuzz("fuzzers");
+  for (const name of HARNESSES.filter((known) => chosen.includes(known))) await step(`keep ${name}`, () => keep(executables, name));
 }
 
 if (import.meta.main) await main();

@@ -1,11 +1,12 @@
 /**
- * `npm test`: the set-up, then lint, types, unit tests, device tests, VM tests, and VM tests on KVM. `npm test -- unit` (or lint,
- * types, device, vm, kvm) does one of them, whole; further words go to ava.
+ * `npm test`: the set-up, then lint, types, unit tests, device tests, a while of fuzzing, VM tests, and VM tests on KVM. `npm test -- unit`
+ * (or lint, types, device, fuzz, vm, kvm) does one of them, whole; further words go to ava.
  */
 import { spawnSync } from "node:child_process";
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { debianRootfs } from "../test/helpers/debian.ts";
+import { fuzzAll } from "./fuzz.ts";
 import { pinnedNode, repository, say, step } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
 import { hostRunsKvm, runInTestbed } from "./testbed.ts";
@@ -61,6 +62,9 @@ async function kvm(args: readonly string[]): Promise<void> {
   if (status !== 0) throw new Error(`VM tests in the testbed: exit ${status}`);
 }
 
+/** Of each parser of another party's bytes. */
+const FUZZ_SECONDS = 60;
+
 const CPP = "native/**/*.{h,cpp}";
 
 const STAGES: Readonly<Record<string, (args: readonly string[]) => void | Promise<void>>> = {
@@ -73,6 +77,7 @@ const STAGES: Readonly<Record<string, (args: readonly string[]) => void | Promis
   types: () => node("typescript/bin/tsc", ["--noEmit", "-p", "."]),
   unit: (args) => ava("unit", args),
   device: (args) => ava("device", args),
+  fuzz: () => fuzzAll(FUZZ_SECONDS),
   vm: (args) => ava("vm", [...ONE_BY_ONE, ...args]),
   kvm,
 };
