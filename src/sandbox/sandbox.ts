@@ -45,6 +45,7 @@ export class Sandbox {
   #control: ControlServer | undefined;
   #guest: CheckResponse | undefined;
   #stopping: Promise<void> | undefined;
+  #confined = false;
 
   constructor(config: PodConfig, log: Log) {
     this.#config = config;
@@ -97,6 +98,7 @@ export class Sandbox {
     const { seccomp } = this.#config;
     if (seccomp !== "enforce") this.#log.warn({ seccomp }, "system calls of the jail are not limited: sandbox.seccomp in the configuration");
     native().closeJail(seccomp);
+    this.#confined = true;
   }
 
   /** What `work` gives, or why the machine has ended before. */
@@ -206,6 +208,8 @@ export class Sandbox {
 
   async #stop(timeoutMs: number): Promise<void> {
     const machine = this.#machine;
+    // Its threads wait for a jail that does not close any more: nothing but this ends them.
+    if (machine !== undefined && !this.#confined) process.kill(process.pid, "SIGKILL");
     if (machine !== undefined && timeoutMs > 0) {
       const asked = this.#agent.call(SandboxService.shutdown, {}, timeoutMs).catch(() => {});
       await Promise.race([machine.ended, asked.then(() => after(KILL_GRACE_MS)), after(timeoutMs)]);

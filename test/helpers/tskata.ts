@@ -118,7 +118,7 @@ export class Scratch {
   }
 
   /** The environment of every command; `own` is the test's. */
-  #environment(own: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  environment(own: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
     return { ...process.env, ...this.#env, ...own };
   }
 
@@ -139,7 +139,7 @@ export class Scratch {
   spawn(args: string[], options: RunOptions = {}): ChildProcess {
     const child = spawn(binary, ["--root", this.root, ...args], {
       cwd: options.cwd ?? this.folder,
-      env: this.#environment(options.env),
+      env: this.environment(options.env),
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.#children.add(child);
@@ -182,7 +182,7 @@ export class Scratch {
   async tryCreate(id: string, bundle: string, extra: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
     const log = join(this.folder, `create-${id.replaceAll("/", "_")}.log`);
     const command = `exec "$0" "$@" </dev/null >"${join(this.folder, `${id.replaceAll("/", "_")}.out`)}" 2>"${log}"`;
-    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id], { env: this.#environment(env) });
+    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id], { env: this.environment(env) });
     const outcome = await outcomeOf(child, {});
     return { ...outcome, stderr: existsSync(log) ? readFileSync(log, "utf8") : "" };
   }

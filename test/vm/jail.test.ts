@@ -3,7 +3,7 @@
  * place finds by trying.
  */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import test from "ava";
 import { installation } from "../../src/base/paths.ts";
@@ -248,8 +248,8 @@ test.serial("what a thread of each role can still do", (t) => {
 
 // -- a call that no list has --------------------------------------------------------------------------------------------------------
 
-/** A dist like ours whose sandbox process makes a socket of the internet a moment after its jail has closed. */
-function offendingDist(name: string): string {
+/** A dist like ours with another sandbox bundle. */
+function changedDist(name: string, change: (bundle: string) => string): string {
   const folder = join(scratch.folder, name);
   for (const part of ["bin", "guest", "lib"]) {
     mkdirSync(join(folder, part), { recursive: true });
@@ -257,23 +257,45 @@ function offendingDist(name: string): string {
       if (file !== "sandbox.cjs" && file !== "cache") symlinkSync(join(dist, part, file), join(folder, part, file));
     }
   }
-  const sandbox = join(folder, "lib/sandbox.cjs");
-  copyFileSync(join(dist, "lib/sandbox.cjs"), sandbox);
-  const offence = 'setTimeout(() => require("node:net").createServer().listen(0, "127.0.0.1").on("error", () => {}), 1500);';
-  writeFileSync(sandbox, `${readFileSync(sandbox, "utf8")}\n${offence}\n`);
+  writeFileSync(join(folder, "lib/sandbox.cjs"), change(readFileSync(join(dist, "lib/sandbox.cjs"), "utf8")));
   return folder;
 }
 
-async function createOffending(id: string, seccomp: string): Promise<{ code: number | null; text: string; outcome: string }> {
+/** A socket of the internet, a moment after the jail has closed. */
+const OFFENCE = 'setTimeout(() => require("node:net").createServer().listen(0, "127.0.0.1").on("error", () => {}), 1500);';
+
+interface Creation {
+  code: number | null;
+  text: string;
+  outcome: string;
+}
+
+async function createChanged(id: string, seccomp: string, change: (bundle: string) => string): Promise<Creation> {
   const bundle = await scratch.bundle((spec) => {
     spec.process.args = ["sleep", "100000"];
   });
   const config = scratch.config(id, `[sandbox]\nseccomp = "${seccomp}"\n`);
-  const folder = offendingDist(`dist-${id}`);
+  const folder = changedDist(`dist-${id}`, change);
   const outcome = await scratch.tryCreate(id, bundle, [], { TSKATA_DIST: folder, TSKATA_CONFIG: config });
   rmSync(folder, { recursive: true });
   return { code: outcome.code, text: outcome.stderr, outcome: describe(outcome) };
 }
+
+async function createOffending(id: string, seccomp: string): Promise<Creation> {
+  return await createChanged(id, seccomp, (bundle) => `${bundle}\n${OFFENCE}\n`);
+}
+
+test.serial("a jail that does not close: no guest runs, and the process ends although threads wait for it", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const { code, text, outcome } = await createChanged("open", "enforce", (bundle) => {
+    const changed = bundle.replace("native().closeJail(", '((mode) => { throw new Error("no jail for " + mode); })(');
+    t.not(changed, bundle);
+    return changed;
+  });
+  t.not(code, 0, outcome);
+  t.regex(text, /no jail for enforce/, outcome);
+  t.deepEqual(scratch.leftovers(), []);
+});
 
 test.serial("enforce: the process is killed, and the caller reads by what and for which call", async (t) => {
   t.timeout(hangLimitMs * 2);
