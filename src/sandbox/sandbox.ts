@@ -71,7 +71,8 @@ export class Sandbox {
     this.#addGuestSpans(this.#guest, bootNs);
     this.#agent.events(
       (event) => {
-        if (event.oom !== undefined) this.#events.add("oom", event.oom.containerId, {});
+        // Only of containers that are: what is kept of a guest's words stays bounded.
+        if (event.oom !== undefined && this.#containers.ids().includes(event.oom.containerId)) this.#events.add("oom", event.oom.containerId, {});
       },
       () => this.#log.debug("the agent's event stream has ended"),
     );
