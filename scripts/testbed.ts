@@ -14,8 +14,9 @@ import { parseArgs } from "node:util";
 import { probeKvm } from "../src/host/kvm-probe.ts";
 import { cacheFolder, repository, say } from "./lib/steps.ts";
 import { testbedKernel } from "./testbed/kernel.ts";
-import { DESCRIPTORS, initramfs, type Machine, QEMU, qemuArguments, shareArguments } from "./testbed/machine.ts";
+import { DESCRIPTORS, initramfs, type Machine, qemuArguments, shareArguments } from "./testbed/machine.ts";
 import { MarkedStream } from "./testbed/marked-stream.ts";
+import { testbedQemu } from "./testbed/qemu.ts";
 
 export interface TestbedOptions {
   readonly command: readonly string[];
@@ -62,6 +63,7 @@ export async function hostRunsKvm(): Promise<boolean> {
 /** Boots the testbed, runs the command in it, passes on what it prints and returns its status. */
 export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutcome> {
   const kernel = await testbedKernel();
+  const qemu = await testbedQemu();
   if (options.results !== undefined) mkdirSync(options.results, { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), "tskata-testbed-"));
   const children: ChildProcess[] = [];
@@ -81,7 +83,7 @@ export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutc
     writeFileSync(archive, initramfs(kernel, { ...jobOf(options), marker }));
     const shares = await startShares(folder, options.results, children);
     const { memoryMib = DEFAULT_MEMORY_MIB, vcpus = DEFAULT_VCPUS } = options;
-    const machine = { kernel: kernel.image, initramfs: archive, memoryMib, vcpus, shares };
+    const machine = { qemu, kernel: kernel.image, initramfs: archive, memoryMib, vcpus, shares };
     // Once booted all files are read and all sockets connected: then even our SIGKILL leaves nothing.
     return await runMachine(machine, { ...options, marker, children, booted: removeFolder });
   } finally {
@@ -138,7 +140,7 @@ interface Run extends TestbedOptions {
 async function runMachine(machine: Machine, options: Run): Promise<TestbedOutcome> {
   const { marker, children, booted, timeoutMs } = options;
   const started = performance.now();
-  const qemu = dieWithUs([QEMU, ...qemuArguments(machine)], ["ignore", "ignore", "pipe", "pipe", "pipe", "pipe"]);
+  const qemu = dieWithUs([machine.qemu.program, ...machine.qemu.arguments, ...qemuArguments(machine)], ["ignore", "ignore", "pipe", "pipe", "pipe", "pipe"]);
   children.push(qemu);
   const complaints = tailOf(qemu.stderr);
   const console = tailOf(stream(qemu, DESCRIPTORS.console));

@@ -111,7 +111,13 @@ class Pod {
   /** Its standard error. */
   run(args: readonly string[], stdout: "ignore" | "pipe" = "ignore"): string {
     const all = ["--config", this.#config, "--root", this.#root, ...args];
-    const { status, signal, stderr } = spawnSync(TSKATA, all, { encoding: "utf8", stdio: ["ignore", stdout, "pipe"], maxBuffer: 2 ** 30, timeout: HANG_MS });
+    const { status, signal, stderr } = spawnSync(TSKATA, all, {
+      encoding: "utf8",
+      stdio: ["ignore", stdout, "pipe"],
+      maxBuffer: 2 ** 30,
+      timeout: HANG_MS,
+      killSignal: "SIGKILL",
+    });
     if (status !== 0) throw new Error(`tskata ${args.join(" ")}: ${signal === null ? stderr : `no end after ${HANG_MS / 1000} s`}`);
     return stderr;
   }
@@ -175,7 +181,7 @@ function kvmCounters(): Record<string, number> {
   if (!existsSync(base)) return {};
   const machine = readdirSync(base).find((name) => /^\d+-\d+$/.test(name));
   if (machine === undefined) return {};
-  const names = ["exits", "io_exits", "mmio_exits", "halt_exits", "irq_exits", "signal_exits", "irq_injections", "insn_emulation", "fpu_reload"];
+  const names = ["exits", "pf_fixed", "io_exits", "mmio_exits", "halt_exits", "irq_exits", "signal_exits", "irq_injections", "insn_emulation", "fpu_reload"];
   return Object.fromEntries(
     names.flatMap((name) => {
       const file = join(base, machine, name);

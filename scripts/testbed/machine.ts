@@ -3,10 +3,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type ArchiveFile, cpio } from "./cpio.ts";
 import { loadOrder, readModulesDep, type TestbedKernel } from "./kernel.ts";
+import type { Qemu } from "./qemu.ts";
 
 /** From Debian's qemu-system-common. */
 export const VIRTIOFSD = "/usr/lib/qemu/virtiofsd";
-export const QEMU = "qemu-system-x86_64";
 /** Where --results appears. */
 export const RESULTS = "/results";
 
@@ -17,6 +17,7 @@ export const DESCRIPTORS = { console: 3, stdout: 4, stderr: 5 } as const;
 const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay"];
 
 export interface Machine {
+  readonly qemu: Qemu;
   readonly kernel: string;
   readonly initramfs: string;
   readonly memoryMib: number;

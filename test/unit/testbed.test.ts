@@ -77,7 +77,14 @@ test("words reach the command as they are", (t) => {
 });
 
 test("the machine: size, one device a share, and the root cannot be written", (t) => {
-  const args = qemuArguments({ kernel: "/k", initramfs: "/i", memoryMib: 512, vcpus: 3, shares: { host: "/t/a,b", results: "/t/r" } });
+  const args = qemuArguments({
+    qemu: { program: "qemu", arguments: [] },
+    kernel: "/k",
+    initramfs: "/i",
+    memoryMib: 512,
+    vcpus: 3,
+    shares: { host: "/t/a,b", results: "/t/r" },
+  });
   const valuesOf = (name: string): string[] => args.flatMap((word, index) => (args[index - 1] === name ? [word] : []));
   t.deepEqual([valuesOf("-smp"), valuesOf("-m")], [["3"], ["512M"]]);
   t.true(valuesOf("-chardev").includes("socket,id=host,path=/t/a,,b"));
