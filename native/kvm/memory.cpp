@@ -16,9 +16,22 @@ std::span<std::byte> map(std::byte* at, size_t bytes, int flags, int fd) {
   return {static_cast<std::byte*>(address), bytes};
 }
 
+// At a multiple of the processor's large pages: where the kernel backs the memory with them, KVM maps one at a time only if host and guest
+// addresses are aligned alike.
+std::span<std::byte> map_aligned(size_t bytes) {
+  constexpr size_t large_page = 2 << 20;
+  if (bytes == 0) throw std::system_error(EINVAL, std::generic_category(), "mmap guest memory");
+  if (bytes > SIZE_MAX - large_page) throw std::system_error(ENOMEM, std::generic_category(), "mmap guest memory");
+  const std::span<std::byte> all = map(nullptr, bytes + large_page, MAP_ANONYMOUS, -1);
+  const size_t before = (large_page - reinterpret_cast<uintptr_t>(all.data()) % large_page) % large_page;
+  if (before > 0) ::munmap(all.data(), before);
+  ::munmap(all.data() + before + bytes, large_page - before);
+  return all.subspan(before, bytes);
+}
+
 }  // namespace
 
-Mapping::Mapping(size_t bytes) : bytes_(map(nullptr, bytes, MAP_ANONYMOUS, -1)) {
+Mapping::Mapping(size_t bytes) : bytes_(map_aligned(bytes)) {
   // A crash of this process must not write a guest's secrets to a core file.
   ::madvise(bytes_.data(), bytes_.size(), MADV_DONTDUMP);
 }

@@ -43,15 +43,16 @@ export function randomOf(seed: number): (below: number) => number {
   };
 }
 
-/** The case of a turn: streams and verbs in rotation, everything else by chance. */
-export function caseOf(turn: number, bytes: number): StreamCase {
+/** The case of a turn: streams and verbs in rotation, everything else by chance. Terminals, at a tenth of a pipe's speed, have their own size. */
+export function caseOf(turn: number, pipeBytes: number, terminalBytes: number): StreamCase {
   const random = randomOf(turn);
   const piece = (): number => 4096 + random(2 ** (12 + random(7)));
+  const stream = STREAMS[turn % STREAMS.length] ?? "stdout";
   return {
-    stream: STREAMS[turn % STREAMS.length] ?? "stdout",
+    stream,
     verb: VERBS[Math.floor(turn / STREAMS.length) % VERBS.length] ?? "exec",
     seed: random(2 ** 30),
-    bytes,
+    bytes: stream.startsWith("terminal") ? terminalBytes : pipeBytes,
     guestPiece: piece(),
     hostPiece: piece(),
     guestPauses: 1000 + random(10_000),
