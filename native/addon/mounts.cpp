@@ -1,6 +1,8 @@
 // The addon's mounts: detached trees and where they go.
 #include "linux/mounts.h"
 
+#include <sys/mount.h>
+
 #include "addon/exports.h"
 #include "addon/napi.h"
 
@@ -13,11 +15,17 @@ Napi::Value open_tree(const Napi::CallbackInfo& info) {
       info, [&](Napi::Env env) { return Napi::Number::New(env, os::open_tree(info[0].As<Napi::String>(), info[1].As<Napi::Boolean>()).release()); });
 }
 
+uint64_t propagation(const Napi::Value& name) {
+  if (name.IsUndefined()) return 0;
+  return name.As<Napi::String>().Utf8Value() == "slave" ? MS_SLAVE : MS_PRIVATE;
+}
+
 Napi::Value set_tree_attributes(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const Napi::Object from = info[1].As<Napi::Object>();
     const auto flag = [&](const char* name) { return from.Get(name).ToBoolean().Value(); };
-    os::set_tree_attributes(info[0].As<Napi::Number>(), {flag("readonly"), flag("nodev"), flag("nosuid"), flag("recursive")});
+    os::set_tree_attributes(info[0].As<Napi::Number>(),
+                            {flag("readonly"), flag("nodev"), flag("nosuid"), flag("recursive"), propagation(from.Get("propagation"))});
     return env.Undefined();
   });
 }

@@ -2,8 +2,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include <array>
 #include <filesystem>
@@ -80,6 +83,7 @@ class Guest {
     header.opcode = opcode;
     header.unique = ++unique_;
     header.nodeid = node;
+    header.uid = header.gid = caller_;
     header.len = static_cast<uint32_t>(sizeof header + body.size());
     put(request_, bytes_of(header));
     put(request_ + 64, body);
@@ -90,6 +94,9 @@ class Guest {
     front_.kick(request_queue);
     return reply(room);
   }
+
+  // Whose requests the next ones are.
+  void become(uint32_t uid) { caller_ = uid; }
 
   Reply lookup(uint64_t parent, const std::string& name) { return call(FUSE_LOOKUP, parent, text(name)); }
   // The node of a path below the root.
@@ -106,8 +113,10 @@ class Guest {
     in.size = size;
     return call(FUSE_READ, node, bytes_of(in));
   }
-  Reply write(uint64_t node, uint64_t handle, uint64_t offset, const std::string& data) {
+  Reply write(uint64_t node, uint64_t handle, uint64_t offset, const std::string& data, uint32_t flags = 0, uint32_t write_flags = 0) {
     fuse_write_in in{};
+    in.flags = flags;
+    in.write_flags = write_flags;
     in.fh = handle;
     in.offset = offset;
     in.size = static_cast<uint32_t>(data.size());
@@ -175,6 +184,33 @@ class Guest {
   uint64_t request_;
   uint64_t reply_;
   uint64_t unique_ = 0;
+  uint32_t caller_ = 0;
+};
+
+// Mounts are for this process alone. False for one that may not mount.
+bool own_mounts() {
+  if (::getuid() != 0 || ::unshare(CLONE_NEWNS) != 0) return false;
+  return ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+}
+
+// A mount of a test's, gone before the folder it is in is removed.
+class Mount {
+ public:
+  explicit Mount(std::string place) : place_(std::move(place)) {
+    files::create_directories(place_);
+    os::checked(::mount("none", place_.c_str(), "tmpfs", 0, nullptr), "mount");
+  }
+  Mount(const std::string& from, std::string to, unsigned long flags = 0) : place_(std::move(to)) {
+    files::create_directories(place_);
+    os::checked(::mount(from.c_str(), place_.c_str(), nullptr, MS_BIND, nullptr), "mount");
+    if (flags != 0) os::checked(::mount(nullptr, place_.c_str(), nullptr, MS_BIND | MS_REMOUNT | flags, nullptr), "mount");
+  }
+  ~Mount() { (void)::umount2(place_.c_str(), MNT_DETACH); }
+  Mount(const Mount&) = delete;
+  Mount& operator=(const Mount&) = delete;
+
+ private:
+  std::string place_;
 };
 
 void before_init() {
@@ -362,6 +398,162 @@ void forget() {
   expect(guest.call(FUSE_BATCH_FORGET, 0, bytes_of(fuse_batch_forget_in{UINT32_MAX, 0})).error == EINVAL, "a count beyond reason");
 }
 
+// O_APPEND is a request's: fcntl changes it, and what the guest's cache writes back goes to its place by whichever open file.
+void append() {
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const uint64_t handle = guest.open(file, O_RDWR | O_APPEND);
+  const auto content = [&] { return guest.content(guest.host("c1/rootfs/file")); };
+  expect(guest.write(file, handle, 0, "++", O_RDWR | O_APPEND).as<fuse_write_out>().size == 2 && content() == "content++", "at the end");
+  expect(guest.write(file, handle, 0, "C", O_RDWR).as<fuse_write_out>().size == 1 && content() == "Content++", "the flag has been cleared");
+  guest.write(file, handle, 1, "O", O_RDWR | O_APPEND, FUSE_WRITE_CACHE);
+  expect(content() == "COntent++", "the cache's own");
+}
+
+void direct() {
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const os::Descriptor host(::open(guest.host("c1/rootfs/file").c_str(), O_RDWR | O_DIRECT | O_CLOEXEC));
+  const int refused = host && ::pwrite(host.get(), "odd", 3, 1) == 3 ? 0 : errno;
+  const Reply opened = guest.call(FUSE_OPEN, file, bytes_of(fuse_open_in{O_RDWR | O_DIRECT, 0}));
+  if (!host) {
+    expect(opened.error == refused, "a host's filesystem without");
+    return;
+  }
+  const uint64_t handle = opened.as<fuse_open_out>().fh;
+  expect(guest.write(file, handle, 1, "odd", O_RDWR | O_DIRECT).error == refused, "alignment is the host's to ask for");
+  expect(guest.write(file, handle, 1, "odd").error == 0 && guest.content(guest.host("c1/rootfs/file")) == "coddent", "not of what the cache writes");
+}
+
+mode_t mode_of(const std::string& path) {
+  struct stat facts {};
+  os::checked(::stat(path.c_str(), &facts), "stat");
+  return facts.st_mode & 07777;
+}
+
+void set_id_bits() {
+  if (::getuid() != 0) return;
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const std::string path = guest.host("c1/rootfs/file");
+  const uint64_t handle = guest.open(file, O_RDWR);
+  const auto set = [&](mode_t mode) { os::checked(::chmod(path.c_str(), mode), "chmod"); };
+  set(06777);
+  guest.write(file, handle, 0, "x");
+  expect(mode_of(path) == 06777, "who may keep them, as the guest's kernel knows, keeps them");
+  guest.write(file, handle, 0, "x", 0, FUSE_WRITE_KILL_SUIDGID);
+  expect(mode_of(path) == 0777, "WRITE");
+  guest.become(1000);
+  set(02767);
+  guest.write(file, handle, 0, "x", 0, FUSE_WRITE_KILL_SUIDGID);
+  expect(mode_of(path) == 0767, "not of the group: without its x as well");
+  set(06777);
+  fuse_fallocate_in room{};
+  room.fh = handle;
+  room.length = 100;
+  expect(guest.call(FUSE_FALLOCATE, file, bytes_of(room)).error == 0 && mode_of(path) == 0777, "FALLOCATE");
+  set(06777);
+  const fuse_create_in again{O_WRONLY | O_TRUNC, 0777, 0, FUSE_OPEN_KILL_SUIDGID};
+  expect(guest.call(FUSE_CREATE, guest.node("c1/rootfs"), bytes_of(again, text("file"))).error == 0 && mode_of(path) == 0777,
+         "CREATE of what is there");
+}
+
+void temporary_file() {
+  Guest guest;
+  const uint64_t rootfs = guest.node("c1/rootfs");
+  const Reply made = guest.call(FUSE_TMPFILE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0666, 022, 0}, text("#1")));
+  if (made.error == EOPNOTSUPP) return;  // a host's filesystem without
+  const auto entry = made.as<fuse_entry_out>();
+  const auto opened = made.as<fuse_open_out>(sizeof(fuse_entry_out));
+  expect(entry.attr.nlink == 0 && (entry.attr.mode & 07777) == 0644, "a file without a name");
+  expect(guest.write(entry.nodeid, opened.fh, 0, "unnamed").error == 0, "WRITE");
+  const auto named = guest.call(FUSE_LINK, rootfs, bytes_of(fuse_link_in{entry.nodeid}, text("named"))).as<fuse_entry_out>();
+  expect(named.nodeid == entry.nodeid && guest.content(guest.host("c1/rootfs/named")) == "unnamed", "LINK gives it one");
+}
+
+void cache_policy() {
+  Guest guest;
+  std::ofstream(guest.host("c1/mounts/v/file")) << "volume";
+  const auto opened = [&](const std::string& path, uint32_t opcode = FUSE_OPEN) {
+    return guest.call(opcode, guest.node(path), bytes_of(fuse_open_in{O_RDONLY, 0})).as<fuse_open_out>().open_flags;
+  };
+  expect(opened("c1/rootfs/file") == FOPEN_KEEP_CACHE, "the container's own file stays in the cache");
+  expect(opened("c1/rootfs/dir", FUSE_OPENDIR) == FOPEN_CACHE_DIR, "its folders too");
+  expect(opened("c1/mounts/v/file") == 0 && opened("c1/mounts/v", FUSE_OPENDIR) == 0, "a volume's are read anew");
+  const uint64_t file = guest.node("c1/mounts/v/file");
+  expect(guest.call(FUSE_GETATTR, file, bytes_of(fuse_getattr_in{})).as<fuse_attr_out>().attr_valid == 0, "its attributes may not be kept");
+}
+
+void folder_numbers() {
+  if (!own_mounts()) return;
+  Guest guest;
+  const Mount mount(guest.host("c1/mounts/v"));
+  std::ofstream(guest.host("c1/mounts/v/file")) << "x";
+  const uint64_t volume = guest.node("c1/mounts/v");
+  const uint64_t number = guest.lookup(volume, "file").as<fuse_entry_out>().attr.ino;
+  const uint64_t handle = guest.call(FUSE_OPENDIR, volume, bytes_of(fuse_open_in{O_DIRECTORY, 0})).as<fuse_open_out>().fh;
+  fuse_read_in in{};
+  in.fh = handle;
+  in.size = 4096;
+  const Reply listed = guest.call(FUSE_READDIR, volume, bytes_of(in));
+  for (size_t at = 0; at < listed.body.size();) {
+    const auto entry = listed.as<fuse_dirent>(at);
+    if (listed.body.substr(at + FUSE_NAME_OFFSET, entry.namelen) == "file") {
+      expect(entry.ino == number, "READDIR's number is LOOKUP's");
+      return;
+    }
+    at += FUSE_DIRENT_SIZE(&entry);
+  }
+  expect(false, "the file is listed");
+}
+
+// What two containers have of one volume: files are one node, so that the guest's kernel has one inode for locks, mappings and sockets.
+void volume_of_two() {
+  if (!own_mounts()) return;
+  Guest guest;
+  const std::string volume = guest.host("c1/mounts/v");
+  std::ofstream(volume + "/file") << "one";
+  files::create_directories(volume + "/folder");
+  const Mount second(volume, guest.host("c2/mounts/v"), MS_RDONLY);
+  const Mount third(volume, guest.host("c3/mounts/v"));
+  const uint64_t file = guest.node("c2/mounts/v/file");
+  const auto open_to_write = [&] { return guest.call(FUSE_OPEN, file, bytes_of(fuse_open_in{O_RDWR, 0})).error; };
+  expect(open_to_write() == EROFS, "known by the read-only mount alone");
+  expect(guest.node("c1/mounts/v/file") == file && guest.node("c3/mounts/v/file") == file, "one node");
+  expect(open_to_write() == 0, "another container may write it");
+  expect(guest.node("c1/mounts/v/folder") != guest.node("c3/mounts/v/folder"), "a folder is one a mount");
+  for (const std::string place : {"c1/mounts/v", "c3/mounts/v", "c1/mounts/v/folder", "c3/mounts/v/folder"}) {
+    const Reply linked = guest.call(FUSE_LINK, guest.node(place), bytes_of(fuse_link_in{file}, text("by-" + place.substr(0, 2))));
+    expect(linked.error == 0 && linked.as<fuse_entry_out>().nodeid == file, "LINK within " + place);
+  }
+  expect(guest.call(FUSE_LINK, guest.node("c2/mounts/v"), bytes_of(fuse_link_in{file}, text("new"))).error == EROFS, "LINK in the read-only one");
+  guest.call(FUSE_FORGET, file, bytes_of(fuse_forget_in{UINT64_MAX}), 0);
+  expect(guest.call(FUSE_GETATTR, file, bytes_of(fuse_getattr_in{})).error == ESTALE, "forgotten by all its ways");
+}
+
+void sync_mounts() {
+  if (!own_mounts()) return;
+  Guest guest;
+  const Mount mount(guest.host("c1/mounts/a name"));
+  expect(guest.call(FUSE_SYNCFS, root, bytes_of(fuse_syncfs_in{})).error == 0, "SYNCFS of all");
+  expect(guest.call(FUSE_SYNCFS, guest.node("c1/rootfs/file"), bytes_of(fuse_syncfs_in{})).error == 0, "of a file's filesystem");
+  expect(guest.call(FUSE_SYNCFS, guest.node("c1/rootfs/fifo"), bytes_of(fuse_syncfs_in{})).error == EINVAL, "a FIFO is not opened for it");
+}
+
+void symlink_attributes() {
+  Guest guest;
+  const uint64_t link = guest.node("c1/rootfs/secret");
+  fuse_setxattr_in in{};
+  in.size = 1;
+  expect(guest.call(FUSE_SETXATTR, link, bytes_of(in, text("user.x"), std::string("1"))).error == EPERM, "SETXATTR is of the symlink itself");
+  expect(::getxattr(guest.outside("secret").c_str(), "user.x", nullptr, 0) < 0, "the target has none");
+  if (::setxattr(guest.outside("secret").c_str(), "user.y", "1", 1, 0) != 0) return;  // a host's filesystem without
+  expect(guest.call(FUSE_GETXATTR, link, bytes_of(fuse_getxattr_in{100, 0}, text("user.y"))).error == ENODATA, "GETXATTR");
+  expect(guest.call(FUSE_LISTXATTR, link, bytes_of(fuse_getxattr_in{100, 0})).body.find("user.y") == std::string::npos, "LISTXATTR");
+  expect(guest.call(FUSE_REMOVEXATTR, link, text("user.y")).error != 0, "REMOVEXATTR");
+  expect(::getxattr(guest.outside("secret").c_str(), "user.y", nullptr, 0) == 1, "the target's is there still");
+}
+
 void malformed() {
   Guest guest;
   for (uint32_t opcode = 0; opcode < 64; ++opcode) {
@@ -494,6 +686,15 @@ std::vector<Case> fs_cases() {
       {"fs: special files are not opened", special_files},
       {"fs: ids never told", unknown_ids},
       {"fs: FORGET", forget},
+      {"fs: O_APPEND comes with each WRITE", append},
+      {"fs: O_DIRECT comes with each WRITE", direct},
+      {"fs: set-id bits go", set_id_bits},
+      {"fs: TMPFILE and LINK", temporary_file},
+      {"fs: what may be cached", cache_policy},
+      {"fs: numbers of READDIR", folder_numbers},
+      {"fs: a volume of two containers", volume_of_two},
+      {"fs: SYNCFS", sync_mounts},
+      {"fs: attributes of symlinks", symlink_attributes},
       {"fs: malformed requests", malformed},
       {"fs: request shorter than a header", short_header},
       {"fs: many requests at once", concurrent},

@@ -14,9 +14,10 @@
 #include <array>
 #include <exception>
 #include <functional>
-#include <sstream>
 #include <thread>
 #include <vector>
+
+#include "linux/mount_table.h"
 
 namespace tskata::os {
 
@@ -79,39 +80,6 @@ void make_target(int root, const std::string& target, bool directory) {
   }
 }
 
-// Of the namespace that the thread is in now.
-std::string mount_table(int proc) {
-  const Descriptor file(checked(::openat(proc, "mountinfo", O_RDONLY | O_CLOEXEC), "open mountinfo"));
-  std::string text;
-  std::array<char, 4096> part;
-  while (const int got = checked(static_cast<int>(::read(file.get(), part.data(), part.size())), "read mountinfo")) {
-    text.append(part.data(), static_cast<size_t>(got));
-  }
-  return text;
-}
-
-// Mount points at or below `path`.
-std::vector<std::string> mounts_below(int proc, const std::string& path) {
-  std::vector<std::string> out;
-  std::istringstream table(mount_table(proc));
-  for (std::string line; std::getline(table, line);) {
-    size_t at = 0;
-    for (int field = 0; field < 4; ++field) at = line.find(' ', at) + 1;
-    const std::string escaped = line.substr(at, line.find(' ', at) - at);
-    std::string point;
-    for (size_t i = 0; i < escaped.size(); ++i) {  // space, tab, newline and backslash are octal
-      if (escaped[i] == '\\' && i + 3 < escaped.size()) {
-        point.push_back(static_cast<char>(std::stoi(escaped.substr(i + 1, 3), nullptr, 8)));
-        i += 3;
-      } else {
-        point.push_back(escaped[i]);
-      }
-    }
-    if (point == path || point.starts_with(path + "/")) out.push_back(point);
-  }
-  return out;
-}
-
 void remove_empty(int folder, const std::string& name) {
   if (::unlinkat(folder, name.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT) return;
   if (errno == ENOTDIR) {
@@ -144,7 +112,8 @@ void set_tree_attributes(int tree, const TreeAttributes& attributes) {
   if (attributes.readonly) wanted.attr_set |= MOUNT_ATTR_RDONLY;
   if (attributes.nodev) wanted.attr_set |= MOUNT_ATTR_NODEV;
   if (attributes.nosuid) wanted.attr_set |= MOUNT_ATTR_NOSUID;
-  if (wanted.attr_set == 0) return;
+  wanted.propagation = attributes.propagation;
+  if (wanted.attr_set == 0 && wanted.propagation == 0) return;
   const unsigned flags = AT_EMPTY_PATH | (attributes.recursive ? AT_RECURSIVE : 0u);
   checked(static_cast<int>(::syscall(SYS_mount_setattr, tree, "", flags, &wanted, sizeof wanted)), "mount_setattr");
 }
@@ -163,7 +132,7 @@ void remove_tree(int pid, const std::string& root, const std::string& target) {
     const std::vector<std::string> names = components(target);
     std::string path = root;
     for (const std::string& name : names) path += "/" + name;
-    std::vector<std::string> points = mounts_below(proc, path);
+    std::vector<std::string> points = mount_points(proc, path);
     // Deepest first; a mount over another of the same point comes later in the table, so it goes first too.
     std::ranges::reverse(points);
     for (const std::string& point : points) checked(::umount2(point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW), "umount2");

@@ -1,5 +1,6 @@
 // The mount API across mount namespaces: a tree is taken here and put into a pod's namespace.
 #pragma once
+#include <cstdint>
 #include <string>
 
 #include "linux/descriptor.h"
@@ -11,6 +12,7 @@ struct TreeAttributes {
   bool nodev = false;
   bool nosuid = false;
   bool recursive = false;
+  uint64_t propagation = 0;  // MS_PRIVATE, MS_SLAVE; 0: as it is
 };
 
 Descriptor open_tree(const std::string& path, bool recursive);

@@ -3,7 +3,11 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+
+#include <algorithm>
 
 namespace tskata::devices::fs {
 
@@ -15,6 +19,16 @@ struct statx attributes_of(int fd) {
   struct statx out {};
   os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_MNT_ID, &out), "statx");
   return out;
+}
+
+bool is_writable(int fd) {
+  struct statfs facts {};
+  return ::fstatfs(fd, &facts) == 0 && (static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0;
+}
+
+const Way& best(const std::vector<Way>& ways) {
+  const auto found = std::ranges::find(ways, true, &Way::writable);
+  return found != ways.end() ? *found : ways.front();
 }
 
 uint64_t device_of(const struct statx& attributes) { return makedev(attributes.stx_dev_major, attributes.stx_dev_minor); }
@@ -29,8 +43,9 @@ size_t descriptor_share(size_t most, double part) {
 
 InodeTable::InodeTable(os::Descriptor root) {
   const struct statx attributes = attributes_of(root.get());
-  root_ =
-      std::make_shared<Inode>(Inode{root_id, std::move(root), S_IFDIR, guest_number(device_of(attributes), attributes.stx_ino), Policy::root, 1, {}});
+  const uint64_t device = device_of(attributes);
+  const NodeFacts facts{root_id, S_IFDIR, device, guest_number(device, attributes.stx_ino), {}};
+  root_ = std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, true, std::make_shared<os::Descriptor>(std::move(root))});
   by_id_[root_id] = root_;
 }
 
@@ -52,33 +67,59 @@ InodeRef InodeTable::get(uint64_t id) const {
   return found->second;
 }
 
-InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attributes, Policy policy) {
+PathRef InodeTable::path(const Inode& inode) const {
+  const std::shared_lock lock(mutex_);
+  return best(inode.ways).path;
+}
+
+PathRef InodeTable::path_beside(const Inode& inode, const Inode& folder) const {
+  const std::shared_lock lock(mutex_);
+  const uint64_t mount = folder.ways.front().mount;
+  const auto found = std::ranges::find(inode.ways, mount, &Way::mount);
+  return found != inode.ways.end() ? found->path : best(inode.ways).path;
+}
+
+// A folder is one node a mount: its entries are what that mount shows, and the guest's kernel knows a folder by one place alone.
+// Anything else is one node however it was found, so that locks, mappings, FIFOs and sockets hold between the containers of a pod. That
+// one may be written by the guest's kernel if any of its mounts is writable, which it could by that mount's name, too.
+InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder) {
   const uint64_t device = device_of(attributes);
-  // The mount belongs to the key: one file reached through a read-only and a writable mount is two nodes.
-  const std::tuple key{device, static_cast<uint64_t>(attributes.stx_ino), static_cast<uint64_t>(attributes.stx_mnt_id)};
+  const uint64_t mount = attributes.stx_mnt_id;
+  const NodeFacts::Key key{device, attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? mount : 0};
   const uint64_t number = guest_number(device, attributes.stx_ino);
+  const Way& above = folder.ways.front();  // of a folder: never changes
+  const bool writable = above.mount == mount ? above.writable : is_writable(path.get());
+  Way way{mount, writable, std::make_shared<os::Descriptor>(std::move(path))};
   const std::unique_lock lock(mutex_);
-  const auto found = by_key_.find(key);
-  if (found != by_key_.end()) {
-    ++found->second->lookups;
+  if (const auto found = by_key_.find(key); found != by_key_.end()) {
+    Inode& known = *found->second;
+    ++known.lookups;
+    if (policy == Policy::shared) known.policy = policy;
+    const bool is_new = std::ranges::find(known.ways, mount, &Way::mount) == known.ways.end();
+    if (is_new && known.ways.size() < max_ways && descriptors_ < limit_) {
+      known.ways.push_back(std::move(way));
+      ++descriptors_;
+    }
     return found->second;
   }
-  if (by_id_.size() >= limit_) fail(ENFILE);
-  const auto inode =
-      std::make_shared<Inode>(Inode{next_id_++, std::move(path), static_cast<mode_t>(attributes.stx_mode & S_IFMT), number, policy, 1, key});
+  if (descriptors_ >= limit_) fail(ENFILE);
+  const NodeFacts facts{next_id_++, static_cast<mode_t>(attributes.stx_mode & S_IFMT), device, number, key};
+  const auto inode = std::make_shared<Inode>(facts, policy, std::move(way));
   by_key_[key] = inode;
   by_id_[inode->id] = inode;
+  ++descriptors_;
   return inode;
 }
 
 void InodeTable::forget(uint64_t id, uint64_t count) {
-  InodeRef last;  // closes its descriptor after the lock
+  InodeRef last;  // closes its descriptors after the lock
   const std::unique_lock lock(mutex_);
   const auto found = by_id_.find(id);
   if (found == by_id_.end() || id == root_id) return;
   last = found->second;
   last->lookups -= std::min(last->lookups, count);
   if (last->lookups > 0) return;
+  descriptors_ -= last->ways.size();
   by_key_.erase(last->key);
   by_id_.erase(found);
 }
@@ -87,6 +128,7 @@ void InodeTable::clear() {
   const std::unique_lock lock(mutex_);
   by_id_.clear();
   by_key_.clear();
+  descriptors_ = 0;
   by_id_[root_id] = root_;
 }
 

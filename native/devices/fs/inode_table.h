@@ -1,7 +1,8 @@
-// What the guest knows of the tree: node ids with their lookup counts, each an O_PATH descriptor; and open files and folders.
+// What the guest knows of the tree: node ids with their lookup counts, each with O_PATH descriptors; and open files and folders.
 #pragma once
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -25,14 +26,34 @@ namespace tskata::devices::fs {
 //   /<container>/mounts/n  shared     a volume that the host may change at any time
 enum class Policy { root, container, mounts, exclusive, shared };
 
-struct Inode {
+// A node's descriptor, for as long as an operation needs it.
+using PathRef = std::shared_ptr<const os::Descriptor>;
+
+// A way to a node: by which mount it was found. A folder has one, anything else one for each mount that shows it.
+struct Way {
+  uint64_t mount = 0;
+  bool writable = false;  // the mount is
+  PathRef path;           // O_PATH
+};
+
+// What of a node never changes.
+struct NodeFacts {
+  using Key = std::tuple<uint64_t, uint64_t, uint64_t>;
+
   uint64_t id;
-  os::Descriptor path;  // O_PATH
-  mode_t type;          // S_IFMT part
-  uint64_t number;      // inode number as the guest sees it: unique over the mounts of the tree
-  Policy policy;
-  uint64_t lookups = 0;  // guarded by the table
-  std::tuple<uint64_t, uint64_t, uint64_t> key;
+  mode_t type;      // S_IFMT part
+  uint64_t device;  // the host's
+  uint64_t number;  // inode number as the guest sees it: unique over the mounts of the tree
+  Key key;
+};
+
+struct Inode : NodeFacts {
+  Inode(NodeFacts facts, Policy first, Way way) : NodeFacts(std::move(facts)), policy(first), ways{std::move(way)} {}
+
+  std::atomic<Policy> policy;  // shared once any way to it is
+  // Guarded by the table.
+  std::vector<Way> ways;
+  uint64_t lookups = 1;
 };
 using InodeRef = std::shared_ptr<Inode>;
 
@@ -43,13 +64,19 @@ class InodeTable {
  public:
   static constexpr uint64_t root_id = 1;  // FUSE_ROOT_ID
   static constexpr size_t max_inodes = 1'000'000;
+  static constexpr size_t max_ways = 16;
 
   explicit InodeTable(os::Descriptor root);
 
   // Throws ESTALE as std::system_error for an id the guest was never given.
   InodeRef get(uint64_t id) const;
-  // Finds or adds the node that `path` refers to and counts one lookup.
-  InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy);
+  // A way to the node: one that may be written by, where there is one.
+  PathRef path(const Inode& inode) const;
+  // The way by the same mount as `folder`'s, where there is one: a link is made within one mount.
+  PathRef path_beside(const Inode& inode, const Inode& folder) const;
+
+  // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found.
+  InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder);
   void forget(uint64_t id, uint64_t count);
   void clear();
   // Unique number for (device, inode): the device's index in the upper bits, so that the first device's numbers are its own.
@@ -58,8 +85,9 @@ class InodeTable {
  private:
   mutable std::shared_mutex mutex_;
   std::unordered_map<uint64_t, InodeRef> by_id_;
-  std::map<std::tuple<uint64_t, uint64_t, uint64_t>, InodeRef> by_key_;
+  std::map<NodeFacts::Key, InodeRef> by_key_;
   std::map<uint64_t, uint64_t> device_index_;
+  size_t descriptors_ = 0;
   const size_t limit_ = descriptor_share(max_inodes, 0.5);
   uint64_t next_id_ = root_id + 1;
   InodeRef root_;
@@ -68,6 +96,7 @@ class InodeTable {
 // An open file or folder of the guest.
 struct Handle {
   os::Descriptor fd;
+  os::Descriptor direct;  // the same with O_DIRECT, where the guest opened it so
   InodeRef inode;
   std::mutex directory;  // readdir of one handle is serial
   int64_t offset = 0;

@@ -11,6 +11,10 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
+
+#include "devices/fs/proc_path.h"
+#include "linux/mount_table.h"
 
 namespace tskata::devices::fs {
 
@@ -18,6 +22,32 @@ namespace {
 
 constexpr uint32_t max_write = 1024 * 1024;
 constexpr uint16_t max_pages = max_write / 4096;
+
+// Below the folder, relative to it.
+std::vector<std::string> mounts_of_tree(int folder) {
+  std::array<char, PATH_MAX> link;
+  const ssize_t length = ::readlinkat(AT_FDCWD, proc_path(folder).c_str(), link.data(), link.size());
+  os::checked(static_cast<int>(length), "readlinkat");
+  const std::string top(link.data(), static_cast<size_t>(length));
+  const os::Descriptor proc(os::checked(::open("/proc/thread-self", O_PATH | O_DIRECTORY | O_CLOEXEC), "open /proc/thread-self"));
+  std::vector<std::string> out;
+  for (const std::string& point : os::mount_points(proc.get(), top)) {
+    if (point.size() > top.size()) out.push_back(point.substr(top.size() + 1));
+  }
+  return out;
+}
+
+// An errno, or 0. A mount that has gone meanwhile, or whose name leads elsewhere by now, has nothing to be waited for.
+int sync_mount(int top, const std::string& point) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const os::Descriptor found(static_cast<int>(::syscall(SYS_openat2, top, point.c_str(), &how, sizeof how)));
+  struct stat facts {};
+  if (!found || ::fstat(found.get(), &facts) != 0 || (!S_ISREG(facts.st_mode) && !S_ISDIR(facts.st_mode))) return 0;
+  const os::Descriptor opened(::open(proc_path(found.get()).c_str(), O_RDONLY | O_CLOEXEC));
+  return !opened || ::syncfs(opened.get()) == 0 ? 0 : errno;
+}
 
 }  // namespace
 
@@ -114,9 +144,9 @@ size_t Server::init(Request& request) {
   if (in.major < 7 || in.minor < 31) return request.reply_error(EPROTO);
   out.minor = std::min<uint32_t>(in.minor, FUSE_KERNEL_MINOR_VERSION);
   out.max_readahead = in.max_readahead;
-  const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT | FUSE_DONT_MASK | FUSE_AUTO_INVAL_DATA |
-                          FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 |
-                          FUSE_POSIX_ACL | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT;
+  const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_DONT_MASK | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS |
+                          FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_POSIX_ACL |
+                          FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT;
   out.flags = in.flags & wanted;
   out.flags2 = flags2 & 0;
   out.max_background = 128;
@@ -138,7 +168,7 @@ size_t Server::destroy(Request& request) {
 size_t Server::statfs(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
   struct statfs from {};
-  os::checked(::fstatfs(inode->path.get(), &from), "fstatfs");
+  os::checked(::fstatfs(inodes_.path(*inode)->get(), &from), "fstatfs");
   fuse_statfs_out out{};
   out.st.blocks = from.f_blocks;
   out.st.bfree = from.f_bfree;
@@ -151,27 +181,24 @@ size_t Server::statfs(Request& request) {
   return request.reply(out);
 }
 
+// The guest's kernel names the root whatever file its caller named: everything that is mounted in the tree is meant.
 size_t Server::syncfs(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  os::checked(::syncfs(reopen(*inode, O_RDONLY | O_DIRECTORY).get()), "syncfs");
-  return request.reply_empty();
+  const PathRef top = inodes_.path(*inode);
+  os::checked(::syncfs(reopen(*inode, O_RDONLY).get()), "syncfs");
+  if (inode->id != InodeTable::root_id) return request.reply_empty();
+  int failure = 0;
+  for (const std::string& point : mounts_of_tree(top->get())) {
+    const int error = sync_mount(top->get(), point);
+    if (failure == 0) failure = error;
+  }
+  return failure == 0 ? request.reply_empty() : request.reply_error(failure);
 }
-
-std::string Server::proc_path(const Inode& inode) const { return "/proc/self/fd/" + std::to_string(inode.path.get()); }
 
 os::Descriptor Server::reopen(const Inode& inode, int flags) const {
   // Opening a FIFO would block, a device would act: neither is ever opened for a guest.
   if (inode.type != S_IFREG && inode.type != S_IFDIR) throw std::system_error(EINVAL, std::generic_category());
-  return os::Descriptor(os::checked(::open(proc_path(inode).c_str(), flags | O_CLOEXEC), "open"));
-}
-
-// set-uid and set-gid bits go when somebody without CAP_FSETID in the guest writes (FUSE_HANDLE_KILLPRIV_V2 tells us so).
-void Server::remove_set_id_bits(int fd) const {
-  struct stat now {};
-  if (::fstat(fd, &now) != 0 || (now.st_mode & (S_ISUID | S_ISGID)) == 0) return;
-  mode_t mode = now.st_mode & 07777 & ~static_cast<mode_t>(S_ISUID);
-  if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) mode &= ~static_cast<mode_t>(S_ISGID);
-  if (mode != (now.st_mode & 07777)) (void)::fchmod(fd, mode);
+  return os::Descriptor(os::checked(::open(proc_path(inodes_.path(inode)->get()).c_str(), flags | O_CLOEXEC), "open"));
 }
 
 }  // namespace tskata::devices::fs

@@ -7,7 +7,8 @@
 // Rights: the guest's kernel checks permissions (default_permissions); the server acts with all rights and gives what it creates the
 // caller's uid and gid by setfsuid/setfsgid, so that quota, set-gid folders and default ACLs work as on the host.
 //
-// Locks stay in the guest's kernel (no FUSE_POSIX_LOCKS): one VM is all the users a pod's tree has.
+// Locks stay in the guest's kernel (no FUSE_POSIX_LOCKS): one VM is all the users a pod's tree has. A file that several containers see
+// is one node (inode_table.h), so that they hold between these.
 #pragma once
 #include <atomic>
 #include <string>
@@ -76,15 +77,14 @@ class Server {
   size_t removexattr(Request& request);
 
   fuse_entry_out lookup_name(const Inode& parent, const std::string& name);
-  fuse_entry_out entry_for(os::Descriptor path, Policy policy);
+  fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder);
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
   fuse_attr_out attributes_reply(const Inode& inode, int fd);
   size_t read_directory(Request& request, bool plus);
   size_t rename_with(Request& request, uint64_t new_parent, unsigned flags);
   os::Descriptor reopen(const Inode& inode, int flags) const;
-  std::string proc_path(const Inode& inode) const;
-  size_t reply_open(Request& request, os::Descriptor fd, InodeRef inode);
-  void remove_set_id_bits(int fd) const;
+  size_t reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd);
+  fuse_open_out open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode);
 
   InodeTable inodes_;
   HandleTable handles_;

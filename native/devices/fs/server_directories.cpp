@@ -48,7 +48,7 @@ size_t Server::opendir(Request& request) {
   (void)request.take<fuse_open_in>();
   InodeRef inode = inodes_.get(request.header().nodeid);
   os::Descriptor fd = reopen(*inode, O_RDONLY | O_DIRECTORY);
-  return reply_open(request, std::move(fd), std::move(inode));
+  return request.reply(open_handle(std::move(fd), 0, std::move(inode)));
 }
 
 size_t Server::readdir(Request& request) { return read_directory(request, false); }
@@ -93,7 +93,7 @@ size_t Server::read_directory(Request& request, bool plus) {
           // Out of descriptors or the like: an entry without a node id is told all the same, and looked up by name when it is needed.
         }
       }
-      record.dirent.ino = record.entry_out.nodeid != 0 ? record.entry_out.attr.ino : entry->number;
+      record.dirent.ino = record.entry_out.nodeid != 0 ? record.entry_out.attr.ino : inodes_.guest_number(handle->inode->device, entry->number);
       record.dirent.off = static_cast<uint64_t>(entry->offset);
       record.dirent.namelen = static_cast<uint32_t>(name.size());
       record.dirent.type = entry->type;

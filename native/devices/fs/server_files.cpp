@@ -4,17 +4,22 @@
 #include <unistd.h>
 
 #include "devices/fs/caller.h"
+#include "devices/fs/proc_path.h"
 #include "devices/fs/server.h"
+#include "devices/fs/set_id.h"
 
 namespace tskata::devices::fs {
 
 namespace {
 
-// Flags of the guest's open that mean something on the host. O_NOFOLLOW would stop at /proc's link; creation has its own calls.
+// Flags of the guest's open that mean something on the host. O_NOFOLLOW would stop at /proc's link; creation has its own calls. O_APPEND
+// and O_DIRECT come with each request: fcntl changes them, and what the guest's cache writes back has neither.
 int host_flags(uint32_t flags) {
-  constexpr uint32_t kept = O_ACCMODE | O_APPEND | O_TRUNC | O_DIRECT | O_SYNC | O_DSYNC | O_NOATIME | O_LARGEFILE;
+  constexpr uint32_t kept = O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC | O_NOATIME | O_LARGEFILE;
   return static_cast<int>(flags & kept);
 }
+
+int descriptor_for(const Handle& handle, uint32_t flags) { return (flags & O_DIRECT) != 0 && handle.direct ? handle.direct.get() : handle.fd.get(); }
 
 // fs/fcntl.h values of the guest are x86's; an arm64 guest on an arm64 host agrees with itself likewise.
 size_t moved(ssize_t result, const char* call) {
@@ -24,23 +29,34 @@ size_t moved(ssize_t result, const char* call) {
 
 }  // namespace
 
-size_t Server::reply_open(Request& request, os::Descriptor fd, InodeRef inode) {
+fuse_open_out Server::open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode) {
   fuse_open_out out{};
+  auto handle = std::make_shared<Handle>();
+  if ((flags & O_DIRECT) != 0) {
+    const int again = static_cast<int>(flags & O_ACCMODE) | O_DIRECT | O_CLOEXEC;
+    handle->direct.reset(os::checked(::open(proc_path(fd.get()).c_str(), again), "open"));
+  }
   // A file of the container's own stays in the guest's cache from one open to the next; a volume's is read anew.
   if (inode->policy == Policy::exclusive) out.open_flags |= inode->type == S_IFDIR ? FOPEN_CACHE_DIR : FOPEN_KEEP_CACHE;
-  auto handle = std::make_shared<Handle>();
   handle->fd = std::move(fd);
   handle->inode = std::move(inode);
   out.fh = handles_.add(std::move(handle));
-  return request.reply(out);
+  return out;
 }
 
 size_t Server::open(Request& request) {
   const auto in = request.take<fuse_open_in>();
   InodeRef inode = inodes_.get(request.header().nodeid);
-  os::Descriptor fd = reopen(*inode, host_flags(in.flags));
-  if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) remove_set_id_bits(fd.get());
-  return reply_open(request, std::move(fd), std::move(inode));
+  os::Descriptor fd;
+  try {
+    fd = reopen(*inode, host_flags(in.flags));
+  } catch (const std::system_error& error) {
+    // A file with the append-only attribute wants the flag.
+    if (error.code().value() != EPERM || (in.flags & O_APPEND) == 0) throw;
+    fd = reopen(*inode, host_flags(in.flags) | O_APPEND);
+  }
+  if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) remove_set_id_bits(fd.get(), request.header());
+  return request.reply(open_handle(std::move(fd), in.flags, std::move(inode)));
 }
 
 size_t Server::create(Request& request) {
@@ -52,27 +68,10 @@ size_t Server::create(Request& request) {
     const Caller caller(request.header(), in.umask);
     // O_EXCL first: without it a FIFO of that name would be opened. An existing file is looked up and opened as any other.
     const int flags = host_flags(in.flags) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-    fd.reset(::openat(parent->path.get(), name.c_str(), flags, in.mode & 07777));
+    fd.reset(::openat(inodes_.path(*parent)->get(), name.c_str(), flags, in.mode & 07777));
     if (!fd && (errno != EEXIST || (in.flags & O_EXCL) != 0)) throw std::system_error(errno, std::generic_category(), "openat");
   }
-  struct {
-    fuse_entry_out entry;
-    fuse_open_out open;
-  } out{};
-  out.entry = lookup_name(*parent, name);
-  try {
-    const InodeRef inode = inodes_.get(out.entry.nodeid);
-    if (!fd) fd = reopen(*inode, host_flags(in.flags));
-    if (inode->policy == Policy::exclusive) out.open.open_flags |= FOPEN_KEEP_CACHE;
-    auto handle = std::make_shared<Handle>();
-    handle->fd = std::move(fd);
-    handle->inode = inode;
-    out.open.fh = handles_.add(std::move(handle));
-  } catch (...) {
-    inodes_.forget(out.entry.nodeid, 1);  // the guest is told of no entry
-    throw;
-  }
-  return request.reply(out);
+  return reply_created(request, lookup_name(*parent, name), in, std::move(fd));
 }
 
 size_t Server::tmpfile(Request& request) {
@@ -82,19 +81,31 @@ size_t Server::tmpfile(Request& request) {
   {
     const Caller caller(request.header(), in.umask);
     const int flags = (host_flags(in.flags) & ~O_TRUNC) | O_TMPFILE | O_CLOEXEC | static_cast<int>(in.flags & O_EXCL);
-    fd.reset(os::checked(::openat(parent->path.get(), ".", flags, in.mode & 07777), "openat"));
+    fd.reset(os::checked(::openat(inodes_.path(*parent)->get(), ".", flags, in.mode & 07777), "openat"));
   }
+  os::Descriptor path(os::checked(::open(proc_path(fd.get()).c_str(), O_PATH | O_CLOEXEC), "open"));
+  return reply_created(request, entry_for(std::move(path), parent->policy, *parent), in, std::move(fd));
+}
+
+// `entry` has been counted; `fd` is empty for a file that was there.
+size_t Server::reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd) {
   struct {
     fuse_entry_out entry;
     fuse_open_out open;
   } out{};
-  os::Descriptor path(os::checked(::open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), O_PATH | O_CLOEXEC), "open"));
-  out.entry = entry_for(std::move(path), parent->policy);
-  auto handle = std::make_shared<Handle>();
-  handle->fd = std::move(fd);
-  handle->inode = inodes_.get(out.entry.nodeid);
-  out.open.fh = handles_.add(std::move(handle));
-  return request.reply(out);
+  out.entry = entry;
+  try {
+    InodeRef inode = inodes_.get(entry.nodeid);
+    if (!fd) {
+      fd = reopen(*inode, host_flags(in.flags));
+      if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) remove_set_id_bits(fd.get(), request.header());
+    }
+    out.open = open_handle(std::move(fd), in.flags, std::move(inode));
+    return request.reply(out);
+  } catch (...) {
+    inodes_.forget(entry.nodeid, 1);  // the guest is told of no entry
+    throw;
+  }
 }
 
 size_t Server::read(Request& request) {
@@ -102,7 +113,7 @@ size_t Server::read(Request& request) {
   if (in.offset > INT64_MAX) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
   const std::vector<iovec> pieces = request.reply_pieces(in.size);
-  const ssize_t got = ::preadv(handle->fd.get(), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset));
+  const ssize_t got = ::preadv(descriptor_for(*handle, in.flags), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset));
   return request.reply_written(moved(got, "preadv"));
 }
 
@@ -111,10 +122,13 @@ size_t Server::write(Request& request) {
   if (in.offset > INT64_MAX) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
   const std::vector<iovec> pieces = request.pieces(in.size);
-  const ssize_t put = ::pwritev(handle->fd.get(), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset));
+  // What the cache writes back goes to its place whichever open file it goes by.
+  const bool at_end = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
+  const ssize_t put = ::pwritev2(descriptor_for(*handle, in.flags), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset),
+                                 at_end ? RWF_APPEND : 0);
   fuse_write_out out{};
-  out.size = static_cast<uint32_t>(moved(put, "pwritev"));
-  if ((in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) remove_set_id_bits(handle->fd.get());
+  out.size = static_cast<uint32_t>(moved(put, "pwritev2"));
+  if ((in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) remove_set_id_bits(handle->fd.get(), request.header());
   return request.reply(out);
 }
 
@@ -136,6 +150,7 @@ size_t Server::fallocate(Request& request) {
   if (in.offset > INT64_MAX || in.length > INT64_MAX) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
   os::checked(::fallocate(handle->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)), "fallocate");
+  remove_set_id_bits_unless_root(handle->fd.get(), request.header());
   return request.reply_empty();
 }
 
@@ -160,6 +175,7 @@ size_t Server::copy_file_range(Request& request) {
   const size_t length = std::min<uint64_t>(in.len, 1u << 30);
   const ssize_t copied = ::copy_file_range(from->fd.get(), &source, to->fd.get(), &target, length, 0);
   out.size = static_cast<uint32_t>(moved(copied, "copy_file_range"));
+  remove_set_id_bits_unless_root(to->fd.get(), request.header());
   return request.reply(out);
 }
 

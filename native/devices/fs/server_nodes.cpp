@@ -7,7 +7,9 @@
 #include <array>
 
 #include "devices/fs/caller.h"
+#include "devices/fs/proc_path.h"
 #include "devices/fs/server.h"
+#include "devices/fs/set_id.h"
 
 namespace tskata::devices::fs {
 
@@ -72,9 +74,9 @@ fuse_attr Server::attributes(const struct statx& from, uint64_t number) const {
   return out;
 }
 
-fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy) {
+fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode& folder) {
   const struct statx from = stat_of(path.get());
-  const InodeRef inode = inodes_.remember(std::move(path), from, policy);
+  const InodeRef inode = inodes_.remember(std::move(path), from, policy, folder);
   fuse_entry_out out{};
   out.nodeid = inode->id;
   out.entry_valid = valid_seconds(inode->policy);
@@ -84,7 +86,7 @@ fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy) {
 }
 
 fuse_entry_out Server::lookup_name(const Inode& parent, const std::string& name) {
-  return entry_for(open_component(parent.path.get(), name), policy_below(parent.policy, name));
+  return entry_for(open_component(inodes_.path(parent)->get(), name), policy_below(parent.policy, name), parent);
 }
 
 size_t Server::lookup(Request& request) {
@@ -120,13 +122,14 @@ size_t Server::getattr(Request& request) {
   const auto in = request.take<fuse_getattr_in>();
   const InodeRef inode = inodes_.get(request.header().nodeid);
   if ((in.getattr_flags & FUSE_GETATTR_FH) != 0) return request.reply(attributes_reply(*inode, handles_.get(in.fh)->fd.get()));
-  return request.reply(attributes_reply(*inode, inode->path.get()));
+  return request.reply(attributes_reply(*inode, inodes_.path(*inode)->get()));
 }
 
 size_t Server::setattr(Request& request) {
   const auto in = request.take<fuse_setattr_in>();
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  const int path = inode->path.get();
+  const PathRef held = inodes_.path(*inode);
+  const int path = held->get();
   const HandleRef handle = (in.valid & FATTR_FH) != 0 ? handles_.get(in.fh) : nullptr;
   // Owner before mode: a change of owner clears set-id bits that the mode may set anew.
   if ((in.valid & (FATTR_UID | FATTR_GID)) != 0) {
@@ -136,14 +139,14 @@ size_t Server::setattr(Request& request) {
   }
   if ((in.valid & FATTR_MODE) != 0) {
     if (inode->type == S_IFLNK) throw std::system_error(EOPNOTSUPP, std::generic_category());
-    os::checked(::chmod(proc_path(*inode).c_str(), in.mode & 07777), "chmod");
+    os::checked(::chmod(proc_path(path).c_str(), in.mode & 07777), "chmod");
   }
   if ((in.valid & FATTR_SIZE) != 0) {
     if (in.size > INT64_MAX) throw malformed();
     const os::Descriptor opened = handle ? os::Descriptor() : reopen(*inode, O_WRONLY);
     const int fd = handle ? handle->fd.get() : opened.get();
     os::checked(::ftruncate(fd, static_cast<off_t>(in.size)), "ftruncate");
-    if ((in.valid & FATTR_KILL_SUIDGID) != 0) remove_set_id_bits(fd);
+    if ((in.valid & FATTR_KILL_SUIDGID) != 0) remove_set_id_bits(fd, request.header());
   }
   if ((in.valid & (FATTR_ATIME | FATTR_MTIME)) != 0) {
     std::array<timespec, 2> times{{{0, UTIME_OMIT}, {0, UTIME_OMIT}}};
@@ -159,7 +162,7 @@ size_t Server::setattr(Request& request) {
 size_t Server::readlink(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
   std::array<char, 4096> target;
-  const ssize_t length = ::readlinkat(inode->path.get(), "", target.data(), target.size());
+  const ssize_t length = ::readlinkat(inodes_.path(*inode)->get(), "", target.data(), target.size());
   os::checked(static_cast<int>(length), "readlinkat");
   return request.reply(std::as_bytes(std::span(target.data(), static_cast<size_t>(length))));
 }
@@ -170,7 +173,7 @@ size_t Server::symlink(Request& request) {
   const InodeRef parent = inodes_.get(request.header().nodeid);
   {
     const Caller caller(request.header());
-    os::checked(::symlinkat(target.c_str(), parent->path.get(), name.c_str()), "symlinkat");
+    os::checked(::symlinkat(target.c_str(), inodes_.path(*parent)->get(), name.c_str()), "symlinkat");
   }
   return request.reply(lookup_name(*parent, name));
 }
@@ -181,7 +184,7 @@ size_t Server::mknod(Request& request) {
   const InodeRef parent = inodes_.get(request.header().nodeid);
   {
     const Caller caller(request.header(), in.umask);
-    os::checked(::mknodat(parent->path.get(), name.c_str(), in.mode, host_device(in.rdev)), "mknodat");
+    os::checked(::mknodat(inodes_.path(*parent)->get(), name.c_str(), in.mode, host_device(in.rdev)), "mknodat");
   }
   return request.reply(lookup_name(*parent, name));
 }
@@ -192,20 +195,20 @@ size_t Server::mkdir(Request& request) {
   const InodeRef parent = inodes_.get(request.header().nodeid);
   {
     const Caller caller(request.header(), in.umask);
-    os::checked(::mkdirat(parent->path.get(), name.c_str(), in.mode), "mkdirat");
+    os::checked(::mkdirat(inodes_.path(*parent)->get(), name.c_str(), in.mode), "mkdirat");
   }
   return request.reply(lookup_name(*parent, name));
 }
 
 size_t Server::unlink(Request& request) {
   const std::string name = request.take_name();
-  os::checked(::unlinkat(inodes_.get(request.header().nodeid)->path.get(), name.c_str(), 0), "unlinkat");
+  os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), 0), "unlinkat");
   return request.reply_empty();
 }
 
 size_t Server::rmdir(Request& request) {
   const std::string name = request.take_name();
-  os::checked(::unlinkat(inodes_.get(request.header().nodeid)->path.get(), name.c_str(), AT_REMOVEDIR), "unlinkat");
+  os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), AT_REMOVEDIR), "unlinkat");
   return request.reply_empty();
 }
 
@@ -214,7 +217,9 @@ size_t Server::rename_with(Request& request, uint64_t new_parent, unsigned flags
   const std::string to = request.take_name();
   const InodeRef source = inodes_.get(request.header().nodeid);
   const InodeRef target = inodes_.get(new_parent);
-  os::checked(static_cast<int>(::syscall(SYS_renameat2, source->path.get(), from.c_str(), target->path.get(), to.c_str(), flags)), "renameat2");
+  const PathRef old_folder = inodes_.path(*source);
+  const PathRef new_folder = inodes_.path(*target);
+  os::checked(static_cast<int>(::syscall(SYS_renameat2, old_folder->get(), from.c_str(), new_folder->get(), to.c_str(), flags)), "renameat2");
   return request.reply_empty();
 }
 
@@ -231,7 +236,8 @@ size_t Server::link(Request& request) {
   const InodeRef inode = inodes_.get(in.oldnodeid);
   const InodeRef parent = inodes_.get(request.header().nodeid);
   // By way of /proc: linkat with AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
-  os::checked(::linkat(AT_FDCWD, proc_path(*inode).c_str(), parent->path.get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
+  const PathRef path = inodes_.path_beside(*inode, *parent);
+  os::checked(::linkat(AT_FDCWD, proc_path(path->get()).c_str(), inodes_.path(*parent)->get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
   return request.reply(lookup_name(*parent, name));
 }
 

@@ -1,6 +1,7 @@
-// Extended attributes, by way of /proc so that an O_PATH descriptor serves. Symlinks have none that could be reached so.
+// Extended attributes, by way of /proc so that an O_PATH descriptor serves; a symlink's leads to the symlink itself.
 #include <sys/xattr.h>
 
+#include "devices/fs/proc_path.h"
 #include "devices/fs/server.h"
 
 namespace tskata::devices::fs {
@@ -9,10 +10,6 @@ namespace {
 
 constexpr size_t max_value = 65536;  // XATTR_SIZE_MAX
 
-void refuse_symlink(const Inode& inode, int error) {
-  if (inode.type == S_IFLNK) throw std::system_error(error, std::generic_category());
-}
-
 }  // namespace
 
 size_t Server::setxattr(Request& request) {
@@ -20,11 +17,11 @@ size_t Server::setxattr(Request& request) {
   const std::string name = request.take_string(255);
   const std::vector<std::byte> value = request.take_bytes(in.size, max_value);
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  refuse_symlink(*inode, EPERM);
-  os::checked(::setxattr(proc_path(*inode).c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)), "setxattr");
+  const PathRef path = inodes_.path(*inode);
+  os::checked(::setxattr(proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)), "setxattr");
   if ((in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0) {
     struct stat now {};
-    if (::stat(proc_path(*inode).c_str(), &now) == 0) (void)::chmod(proc_path(*inode).c_str(), now.st_mode & 07777 & ~S_ISGID);
+    if (::stat(proc_path(path->get()).c_str(), &now) == 0) (void)::chmod(proc_path(path->get()).c_str(), now.st_mode & 07777 & ~S_ISGID);
   }
   return request.reply_empty();
 }
@@ -33,9 +30,9 @@ size_t Server::getxattr(Request& request) {
   const auto in = request.take<fuse_getxattr_in>();
   const std::string name = request.take_string(255);
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  refuse_symlink(*inode, ENODATA);
+  const PathRef path = inodes_.path(*inode);
   std::vector<std::byte> value(std::min<size_t>(in.size, max_value));
-  const ssize_t length = ::getxattr(proc_path(*inode).c_str(), name.c_str(), value.data(), value.size());
+  const ssize_t length = ::getxattr(proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size());
   os::checked(static_cast<int>(length), "getxattr");
   if (in.size == 0) return request.reply(fuse_getxattr_out{static_cast<uint32_t>(length), 0});
   return request.reply(std::span<const std::byte>(value).first(static_cast<size_t>(length)));
@@ -45,7 +42,8 @@ size_t Server::listxattr(Request& request) {
   const auto in = request.take<fuse_getxattr_in>();
   const InodeRef inode = inodes_.get(request.header().nodeid);
   std::vector<char> names(std::min<size_t>(in.size, max_value));
-  const ssize_t length = inode->type == S_IFLNK ? 0 : ::listxattr(proc_path(*inode).c_str(), names.data(), names.size());
+  const PathRef path = inodes_.path(*inode);
+  const ssize_t length = ::listxattr(proc_path(path->get()).c_str(), names.data(), names.size());
   os::checked(static_cast<int>(length), "listxattr");
   if (in.size == 0) return request.reply(fuse_getxattr_out{static_cast<uint32_t>(length), 0});
   return request.reply(std::as_bytes(std::span(names)).first(static_cast<size_t>(length)));
@@ -54,8 +52,8 @@ size_t Server::listxattr(Request& request) {
 size_t Server::removexattr(Request& request) {
   const std::string name = request.take_string(255);
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  refuse_symlink(*inode, ENODATA);
-  os::checked(::removexattr(proc_path(*inode).c_str(), name.c_str()), "removexattr");
+  const PathRef path = inodes_.path(*inode);
+  os::checked(::removexattr(proc_path(path->get()).c_str(), name.c_str()), "removexattr");
   return request.reply_empty();
 }
 
