@@ -61,6 +61,14 @@ export interface VhostUserServer {
   close(): void;
 }
 
+export interface TreeAttributes {
+  readonly readonly: boolean;
+  readonly nodev: boolean;
+  readonly nosuid: boolean;
+  readonly recursive: boolean;
+  readonly propagation?: "private" | "slave";
+}
+
 export interface Native {
   // -- descriptors and processes (host and guest) ------------------------------------------------------------------
   closeFd(fd: number): void;
@@ -94,8 +102,8 @@ export interface Native {
   // -- mounts (host, privileged side) --------------------------------------------------------------------------------
   /** open_tree(OPEN_TREE_CLONE [| AT_RECURSIVE]): a detached copy of the mount at `path`. */
   openTree(path: string, recursive: boolean): number;
-  /** mount_setattr on a detached tree. Only what is true is set. */
-  setTreeAttributes(tree: number, attributes: { readonly: boolean; nodev: boolean; nosuid: boolean; recursive: boolean }): void;
+  /** mount_setattr on a detached tree. Only what is true, or given, is set. */
+  setTreeAttributes(tree: number, attributes: TreeAttributes): void;
   /**
    * In the mount namespace of `pid`, makes `target` (folder or empty file, parents too, below `root`, following no symlink)
    * and moves the detached tree there. Runs on a thread of its own that joins that namespace.

@@ -12,12 +12,13 @@ export async function placeTrees(placements: readonly Placement[], pid: number, 
 }
 
 async function placeTree(placement: Placement, pid: number, sharedFolder: string): Promise<void> {
-  const { source, target, kind, recursive, readonly } = placement;
+  const { source, target, kind, recursive, readonly, propagation } = placement;
   try {
     const tree = native().openTree(source, recursive);
     try {
       // Devices and set-uid programs of the tree mean something in the guest only; there its own mounts say what holds.
-      native().setTreeAttributes(tree, { readonly: readonly === "all", nodev: true, nosuid: true, recursive: true });
+      // A clone of a shared mount is its peer: left so, mounts of the host would come in unasked, and taking the tree out would unmount the host's.
+      native().setTreeAttributes(tree, { readonly: readonly === "all", nodev: true, nosuid: true, recursive: true, propagation });
       if (readonly === "top") native().setTreeAttributes(tree, { readonly: true, nodev: false, nosuid: false, recursive: false });
       await native().placeTree(tree, pid, sharedFolder, target, kind);
     } finally {

@@ -25,6 +25,8 @@ export interface Placement {
   readonly recursive: boolean;
   /** Enforced on the host as well: a broken guest must not write what was given for reading. */
   readonly readonly: "no" | "top" | "all";
+  /** Whether mounts that the host makes below the source later appear in the tree; none of the tree's ever appears on the host. */
+  readonly propagation: "private" | "slave";
 }
 
 export interface GuestSpec {
@@ -39,7 +41,9 @@ export type PodLookup = (proxyPid: number) => string | undefined;
 
 export function guestSpec(id: string, bundle: Bundle, findInPod: PodLookup): GuestSpec {
   const { spec, linux } = bundle;
-  const placements: Placement[] = [{ source: bundle.rootfs, target: `${id}/rootfs`, kind: "directory", recursive: true, readonly: "no" }];
+  const placements: Placement[] = [
+    { source: bundle.rootfs, target: `${id}/rootfs`, kind: "directory", recursive: true, readonly: "no", propagation: "private" },
+  ];
   const mounts = (spec.mounts ?? []).map((mount, index) => guestMount(mount, index, id, bundle.folder, placements));
   const { namespaces, shared } = guestNamespaces(linux.namespaces ?? [], findInPod);
   const { startContainer } = spec.hooks ?? {};
@@ -63,6 +67,7 @@ function guestMount(mount: Mount, index: number, id: string, bundleFolder: strin
     refuseHostSource(mount);
     return mount;
   }
+  refuseShared(mount, index);
   const placement = bindPlacement(mount, `${id}/mounts/${index}`, bundleFolder);
   placements.push(placement);
   return { ...mount, source: `${GUEST_SHARED}/${placement.target}` };
@@ -82,7 +87,22 @@ function bindPlacement(mount: Mount, target: string, bundleFolder: string): Plac
     kind: sourceKind(source, mount.destination),
     recursive: options.includes("rbind"),
     readonly: options.includes("rro") ? "all" : options.lastIndexOf("ro") > options.lastIndexOf("rw") ? "top" : "no",
+    propagation: /^r?slave$/.test(lastPropagation(options) ?? "") ? "slave" : "private",
   };
+}
+
+function lastPropagation(options: readonly string[]): string | undefined {
+  return options.findLast((option) => /^r?(private|slave|shared|unbindable)$/.test(option));
+}
+
+/** What a container mounts is mounted in the guest's kernel alone: it cannot appear below a folder of the host. */
+function refuseShared(mount: Mount, index: number): void {
+  const option = lastPropagation(mount.options ?? []);
+  if (option !== "shared" && option !== "rshared") return;
+  throw new TskataError(
+    "unsupported",
+    `mounts[${index}].options: "${option}" of "${mount.destination}" is not supported: what the container mounts there is in its virtual machine and cannot appear on the host; "rslave" lets the host's mounts appear in the container`,
+  );
 }
 
 function sourceKind(source: string, destination: string): Placement["kind"] {

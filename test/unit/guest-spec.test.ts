@@ -28,7 +28,9 @@ function withMounts(t: ExecutionContext, ...mounts: Mount[]): GuestSpec {
 test("the root filesystem is placed, and the config points at it in the guest", (t) => {
   const folder = temporaryFolder(t);
   const { spec, placements, sharedNamespaces } = make(folder, (changed) => Object.assign(changed.root ?? {}, { readonly: true }));
-  t.deepEqual(placements, [{ source: join(folder, "rootfs"), target: "box/rootfs", kind: "directory", recursive: true, readonly: "no" }]);
+  t.deepEqual(placements, [
+    { source: join(folder, "rootfs"), target: "box/rootfs", kind: "directory", recursive: true, readonly: "no", propagation: "private" },
+  ]);
   t.deepEqual(spec.root, { path: `${SHARED}/box/rootfs`, readonly: true });
   t.deepEqual(sharedNamespaces, {});
 });
@@ -57,13 +59,35 @@ test("binds of folders and files are placed under their index", (t) => {
     ];
   });
   t.deepEqual(placements.slice(1), [
-    { source: data, target: "box/mounts/1", kind: "directory", recursive: true, readonly: "no" },
-    { source: join(folder, "hosts"), target: "box/mounts/2", kind: "file", recursive: false, readonly: "top" },
+    { source: data, target: "box/mounts/1", kind: "directory", recursive: true, readonly: "no", propagation: "private" },
+    { source: join(folder, "hosts"), target: "box/mounts/2", kind: "file", recursive: false, readonly: "top", propagation: "private" },
   ]);
   t.deepEqual(spec.mounts?.slice(1), [
     { destination: "/data", type: "none", source: `${SHARED}/box/mounts/1`, options: ["rbind", "rw"] },
     { destination: "/etc/hosts", type: "bind", source: `${SHARED}/box/mounts/2`, options: ["ro"] },
   ]);
+});
+
+test("propagation: the host's mounts come in where slave is asked for; shared is refused with the field", (t) => {
+  const cases: [string[], string][] = [
+    [["rbind"], "private"],
+    [["rbind", "rprivate"], "private"],
+    [["rbind", "rslave"], "slave"],
+    [["bind", "slave"], "slave"],
+    [["rbind", "rshared", "rslave"], "slave"],
+    [["rbind", "rslave", "rprivate"], "private"],
+  ];
+  for (const [options, propagation] of cases) {
+    const { placements } = withMounts(t, { destination: "/d", source: "/etc", options });
+    t.is(placements[1]?.propagation, propagation as "slave", options.join());
+  }
+  for (const option of ["shared", "rshared"]) {
+    const mounts: Mount[] = [
+      { destination: "/x", type: "proc" },
+      { destination: "/d", source: "/etc", options: ["rbind", option] },
+    ];
+    t.throws(() => withMounts(t, ...mounts), failure("unsupported", new RegExp(`^mounts\\[1\\]\\.options: "${option}" of "/d" is not supported: .*rslave`)));
+  }
 });
 
 test("the last of ro and rw decides; rro is for the whole tree", (t) => {
