@@ -1,0 +1,394 @@
+/**
+ * What a filesystem of the host does on the host, the shared tree does in a container: test/fixtures/fsops.c runs on both and says what it
+ * sees, and no expectation is written by hand. Where they differ by nature, exactly that difference is here and in docs/files.md.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import test, { type ExecutionContext } from "ava";
+import { joinPod, startPod } from "../helpers/pod.ts";
+import { amount, describe, hangLimitMs, outcomeOf, repository, Scratch, type Spec } from "../helpers/tskata.ts";
+
+const full = process.env["TSKATA_TEST_FULL"] === "1";
+const scratch = new Scratch("files");
+const host = (path: string): string => join(scratch.folder, path);
+const program = host("fsops");
+const hostMounts: string[] = [];
+
+test.after.always("clean up", async () => {
+  await scratch.cleanUp().catch(() => {});
+  for (const point of hostMounts.reverse()) spawnSync("umount", ["-l", point]);
+  await scratch.cleanUp();
+});
+
+function run(command: string, args: string[]): string {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: exit ${status} ${stderr} ${error ?? ""}`);
+  return stdout;
+}
+
+function mount(point: string, ...args: string[]): void {
+  mkdirSync(point, { recursive: true });
+  run("mount", [...args, point]);
+  hostMounts.push(point);
+}
+
+const CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID SETUID SETGID MKNOD SETFCAP SYS_ADMIN KILL".split(" ").map((name) => `CAP_${name}`);
+
+/** Root's rights, as the host's run of the program has them, and these binds. */
+function container(spec: Spec, binds: readonly [source: string, destination: string, ...options: string[]][]): void {
+  spec.process.capabilities = { bounding: CAPABILITIES, effective: CAPABILITIES, permitted: CAPABILITIES };
+  spec.linux.resources = { devices: [{ allow: true, access: "rwm" }] };
+  for (const [source, destination, ...options] of binds) {
+    spec.mounts.push({ destination, type: "bind", source: host(source), options: options.length > 0 ? options : ["bind"] });
+  }
+}
+
+function addProgram(bundle: string): void {
+  run("cp", [program, join(bundle, "rootfs/bin/fsops")]);
+  mkdirSync(join(bundle, "rootfs/work"), { recursive: true });
+}
+
+test.before("the pod: two containers with volumes in common", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  run("cc", ["-static", "-O1", "-o", program, join(repository, "test/fixtures/fsops.c")]);
+  for (const folder of ["volume", "reference", "nested/plain", "outer", "inner", "tree/point"]) mkdirSync(host(folder), { recursive: true });
+  writeFileSync(host("file"), "one file");
+  // A shared mount, as everything is where systemd has set the host up; with another below it.
+  mount(host("nested"), "-t", "tmpfs", "none");
+  run("mount", ["--make-shared", host("nested")]);
+  mkdirSync(host("nested/plain/below"), { recursive: true });
+  mkdirSync(host("nested/later"));
+  mount(host("nested/plain"), "-t", "tmpfs", "none");
+  writeFileSync(host("nested/plain/deep"), "deep");
+  mount(host("small"), "-t", "tmpfs", "-o", "size=3m", "none");
+  const one = (spec: Spec): void =>
+    container(spec, [
+      ["volume", "/vol"],
+      ["file", "/etc/one-file"],
+      ["volume", "/vol-ro", "bind", "ro"],
+      ["nested", "/nested-bind"],
+      ["nested", "/nested-rbind", "rbind"],
+      ["nested", "/nested-rro", "rbind", "rro"],
+      ["nested", "/nested-slave", "rbind", "rslave"],
+      ["outer", "/outer"],
+      ["inner", "/outer/inside/inner"],
+      ["small", "/small"],
+    ]);
+  await startPod(scratch, "one", one);
+  const joined = await joinPod(scratch, "one");
+  await scratch.running("two", (spec) => {
+    joined(spec);
+    container(spec, [
+      ["volume", "/vol"],
+      ["volume", "/vol-ro", "bind", "ro"],
+    ]);
+  });
+  for (const bundle of ["bundle-0", "bundle-1"]) addProgram(host(bundle));
+});
+
+// -- the same as the host ----------------------------------------------------------------------------------------------------
+
+const CASES = [
+  ..."links renames unlinked tmpfile names opens permissions append direct seek fallocate shift copies large maps".split(" "),
+  ..."xattrs capabilities trusted acls times birth setid locks folders special syncs filesystem ioctls".split(" "),
+];
+
+/** What is otherwise in a guest, by its nature: lines of the host's that read differently. Reasons: docs/files.md. */
+const DIFFERENT: Readonly<Record<string, (host: string) => string>> = {
+  shift: () => ["collapse", "insert"].map((name) => `${name}: EOPNOTSUPP\n${unchanged()}`).join(""),
+  birth: (text) => text.replace(/^birth time \d$/m, "birth time 0"),
+  trusted: (text) => text.replace(/: ok$/gm, ": EPERM").replace(/: 31$/gm, ": ENODATA"),
+  ioctls: (text) => text.replace(/(FS_IOC_GETFLAGS, &flags\)): \w+$/m, "$1: ENOTTY").replace(/(FICLONE, .*\)): \w+$/m, "$1: EOPNOTSUPP"),
+};
+
+let told: { host: Map<string, string>; rootfs: Map<string, string>; volume: Map<string, string> };
+
+/** What the host's run says of the file of "fallocate" where that was refused. */
+function unchanged(): string {
+  return /^nothing: EINVAL\n([\s\S]*?^end .*\n)/m.exec(told.host.get("fallocate") ?? "")?.[1] ?? "no such lines";
+}
+
+/** "== CASE" and its lines. */
+function sections(text: string): Map<string, string> {
+  return new Map(
+    text.split("== ").map((part) => {
+      const end = part.indexOf("\n");
+      return [part.slice(0, end), part.slice(end + 1)];
+    }),
+  );
+}
+
+test.serial("the program runs on the host, on the root filesystem and on a volume", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const onHost = run(program, [host("reference")]);
+  mkdirSync(host("volume/work"));
+  told = { host: sections(onHost), rootfs: sections(await scratch.sh("one", "fsops /work")), volume: sections(await scratch.sh("one", "fsops /vol/work")) };
+  t.deepEqual([...told.host.keys()].slice(1), CASES);
+});
+
+for (const name of CASES) {
+  test.serial(`${name}: as on the host`, (t) => {
+    const expected = (DIFFERENT[name] ?? ((text) => text))(told.host.get(name) ?? "");
+    const lines = (text: string | undefined): string[] => (text ?? "").trimEnd().split("\n");
+    t.deepEqual(lines(told.rootfs.get(name)), lines(expected), "root filesystem");
+    t.deepEqual(lines(told.volume.get(name)), lines(expected), "volume");
+  });
+}
+
+/** What `fsops full` says in a folder of the host's and, the folder gone again, in the same filesystem from the guest. */
+async function fill(t: ExecutionContext, hostFolder: string, guestFolder: string): Promise<void> {
+  const place = join(hostFolder, "work");
+  mkdirSync(place);
+  const expected = run(program, [place, "full"]);
+  rmSync(place, { recursive: true });
+  mkdirSync(place);
+  t.is(await scratch.sh("one", `fsops ${guestFolder}/work full`), expected.trim());
+  rmSync(place, { recursive: true });
+}
+
+test.serial("a full filesystem is ENOSPC, after as much as on the host", async (t) => {
+  t.timeout(hangLimitMs);
+  await fill(t, host("small"), "/small");
+});
+
+test.serial("a user's quota is EDQUOT, after as much as on the host", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const image = host("quota.img");
+  run("truncate", ["-s", "16M", image]);
+  run("mkfs.ext4", ["-q", "-m", "0", "-O", "quota,^has_journal", "-E", "quotatype=usrquota", image]);
+  try {
+    mount(host("nested/later"), "-o", "loop,usrquota", image);
+  } catch (error) {
+    t.log(`not tested: this host mounts no ext4 with quotas (CONFIG_QFMT_V2, loop devices): ${(error as Error).message}`);
+    t.pass();
+    return;
+  }
+  const device = run("findmnt", ["-n", "-o", "SOURCE", host("nested/later")]).trim();
+  t.is(run(program, ["--quota", device, "1000", "2048"]).trim(), "quota: ok");
+  // /nested-slave: the mount was made after the container's start.
+  await fill(t, host("nested/later"), "/nested-slave/later");
+});
+
+test.serial("a folder of many entries is listed whole, the same as on the host", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const entries = full ? 100_000 : Math.round(20_000 * amount);
+  mkdirSync(host("volume/many"));
+  for (let i = 0; i < entries; i++) writeFileSync(host(`volume/many/entry-${i}`), "");
+  const expected = run(program, ["--list", host("volume/many")]).trim();
+  t.regex(expected, new RegExp(`^${entries + 2} entries`));
+  t.is(await scratch.sh("one", "fsops --list /vol/many"), expected);
+  t.is(await scratch.sh("one", "fsops --list /vol/many"), expected, "again, with what the guest knows of it by now");
+});
+
+// -- containers of a pod -----------------------------------------------------------------------------------------------------
+
+/** Starts a program in a container and waits for what it prints first. */
+async function started(id: string, ...args: string[]): Promise<{ child: ChildProcess; first: string; end: () => Promise<void> }> {
+  const child = scratch.spawn(["exec", id, ...args]);
+  const first = await new Promise<string>((done) => child.stdout?.once("data", (part: Buffer) => done(part.toString().trim())));
+  const end = async (): Promise<void> => {
+    const over = new Promise((done) => child.once("close", done));
+    child.stdin?.end();
+    await over;
+  };
+  return { child, first, end };
+}
+
+for (const kind of ["flock", "posix", "ofd"]) {
+  test.serial(`${kind}: a lock of one container's is seen by another, by a folder's bind and a read-only one's`, async (t) => {
+    t.timeout(hangLimitMs);
+    writeFileSync(host("volume/locked"), "0123456789012345678901234567890");
+    const holder = await started("one", "fsops", "--hold", kind, "/vol/locked");
+    t.is(holder.first, "ok");
+    t.is(await scratch.sh("two", `fsops --try ${kind} /vol/locked`), "EAGAIN");
+    await holder.end();
+    t.is(await scratch.sh("two", `fsops --try ${kind} /vol/locked`), "ok");
+  });
+}
+
+test.serial("a shared mapping is one memory in both containers", async (t) => {
+  t.timeout(hangLimitMs);
+  writeFileSync(host("volume/mapped"), "0".repeat(4096));
+  const pong = scratch.exec("two", ["fsops", "--pong", "/vol/mapped"]);
+  t.is(await scratch.sh("one", "fsops --ping /vol/mapped"), "seen");
+  t.is((await pong).stdout.trim(), "seen");
+  t.is(await scratch.sh("one", "head -c 2 /vol/mapped"), "20");
+});
+
+test.serial("a unix socket and a FIFO in a volume connect the containers, through a read-only mount as well", async (t) => {
+  t.timeout(hangLimitMs);
+  for (const path of ["/vol/socket", "/vol-ro/socket"]) {
+    const server = scratch.exec("one", ["fsops", "--serve", "/vol/socket"]);
+    await scratch.sh("two", "while ! [ -S /vol/socket ]; do sleep 0.1; done; sleep 0.5");
+    t.is(await scratch.sh("two", `fsops --call ${path}`), "connect: ok\nreceived hello");
+    t.is((await server).stdout.trim(), "bind: ok\nlisten: ok");
+    unlinkSync(host("volume/socket"));
+  }
+  await scratch.sh("one", "mkfifo /vol/fifo");
+  const reader = scratch.exec("one", ["cat", "/vol/fifo"]);
+  await scratch.sh("two", "echo through >/vol/fifo");
+  t.is((await reader).stdout.trim(), "through");
+});
+
+test.serial("a file that both containers know is linked within each one's volume, and executed by both", async (t) => {
+  t.timeout(hangLimitMs);
+  await scratch.sh("one", "echo content >/vol/common");
+  t.is(await scratch.sh("two", "cat /vol/common && ln /vol/common /vol/by-two && cat /vol/by-two"), "content\ncontent");
+  t.is(await scratch.sh("one", "ln /vol/common /vol/by-one && stat -c %h /vol/by-two"), "3");
+});
+
+// -- what the host changes ---------------------------------------------------------------------------------------------------
+
+interface Watcher {
+  look(): Promise<string>;
+  end(): Promise<void>;
+}
+
+/** `fsops --watch`: what a file is now, by a descriptor kept from the start and by a new one. */
+function watch(file: string): Watcher {
+  const child = scratch.spawn(["exec", "one", "fsops", "--watch", file]);
+  if (child.stdout === null) throw new Error("no stdout");
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    look: async () => {
+      child.stdin?.write("\n");
+      return (await lines.next()).value ?? "nothing more";
+    },
+    end: async () => {
+      child.stdin?.end();
+      await lines.next();
+    },
+  };
+}
+
+test.serial("a volume: content, size and names that the host changes are seen at once, by open descriptors, too", async (t) => {
+  t.timeout(hangLimitMs);
+  const file = host("volume/live");
+  writeFileSync(file, "first");
+  const watcher = watch("/vol/live");
+  t.is(await watcher.look(), "kept first (5) mapped firs new first");
+  writeFileSync(file, "other");
+  t.is(await watcher.look(), "kept other (5) mapped othe new other");
+  appendFileSync(file, " and more");
+  t.is(await watcher.look(), "kept other and more (14) mapped othe new other and more");
+  writeFileSync(file, "less");
+  t.is(await watcher.look(), "kept less (4) mapped less new less");
+  writeFileSync(`${file}.new`, "another file");
+  renameSync(`${file}.new`, file);
+  t.is(await watcher.look(), "kept less (4) mapped less new another file");
+  unlinkSync(file);
+  t.is(await watcher.look(), "kept less (4) mapped less new ENOENT");
+  writeFileSync(file, "back");
+  t.is(await watcher.look(), "kept less (4) mapped less new back");
+  await watcher.end();
+});
+
+test.serial("a volume: Kubernetes' swaps of ..data are seen at once", async (t) => {
+  t.timeout(hangLimitMs);
+  const folder = host("volume/config");
+  mkdirSync(folder);
+  const publish = (version: number): void => {
+    mkdirSync(join(folder, `..${version}`));
+    writeFileSync(join(folder, `..${version}/key`), `version ${version}`);
+    symlinkSync(`..${version}`, join(folder, "..data_tmp"));
+    renameSync(join(folder, "..data_tmp"), join(folder, "..data"));
+    if (version > 1) rmSync(join(folder, `..${version - 1}`), { recursive: true });
+  };
+  publish(1);
+  symlinkSync("..data/key", join(folder, "key"));
+  const watcher = watch("/vol/config/key");
+  for (let version = 1; version <= 20; version++) {
+    if (version > 1) publish(version);
+    t.regex(await watcher.look(), new RegExp(`new version ${version}$`));
+  }
+  await watcher.end();
+});
+
+test.serial("host and guest append to one file: every record is whole and in its place", async (t) => {
+  t.timeout(hangLimitMs);
+  const records = 300;
+  const onHost = spawn(program, ["--append", host("volume/log"), String(records), "h"], { stdio: "pipe" });
+  const ended = outcomeOf(onHost, {});
+  await scratch.sh("one", `fsops --append /vol/log ${records} g`);
+  t.is((await ended).code, 0);
+  const lines = readFileSync(host("volume/log"), "utf8").trimEnd().split("\n");
+  t.is(lines.filter((line) => line === "h".repeat(31)).length, records);
+  t.is(lines.filter((line) => line === "g".repeat(31)).length, records);
+  t.is(lines.length, 2 * records);
+  t.is(await scratch.sh("one", "cat /vol/log | md5sum"), run("sh", ["-c", `cat ${host("volume/log")} | md5sum`]).trim());
+});
+
+test.serial("the root filesystem: what the guest may keep is right again after five seconds", async (t) => {
+  t.timeout(hangLimitMs);
+  const file = host("bundle-0/rootfs/changed");
+  writeFileSync(file, "before");
+  const watcher = watch("/changed");
+  t.regex(await watcher.look(), /new before$/);
+  writeFileSync(file, "afterwards");
+  await new Promise((wake) => setTimeout(wake, 6000));
+  t.is(await watcher.look(), "kept afterwards (10) mapped afte new afterwards");
+  await watcher.end();
+});
+
+// -- volumes -----------------------------------------------------------------------------------------------------------------
+
+test.serial("a file is bound: read, written, not removed", async (t) => {
+  t.timeout(hangLimitMs);
+  t.is(await scratch.sh("one", "cat /etc/one-file && echo changed >/etc/one-file && cat /etc/one-file"), "one filechanged");
+  t.is(readFileSync(host("file"), "utf8"), "changed\n");
+  t.regex((await scratch.exec("one", ["rm", "/etc/one-file"])).stderr, /busy/);
+});
+
+test.serial("read-only: by the guest's mount, and by the host's when the guest's is made writable", async (t) => {
+  t.timeout(hangLimitMs);
+  const write = async (path: string): Promise<string> => (await scratch.exec("one", ["sh", "-c", `echo x >${path}`])).stderr;
+  t.regex(await write("/vol-ro/new"), /Read-only file system/);
+  t.is(await scratch.sh("one", "mount -o remount,rw,bind /vol-ro && echo writable"), "writable");
+  t.regex(await write("/vol-ro/new"), /Read-only file system/);
+  await scratch.sh("one", "mount -o remount,ro,bind /vol-ro");
+});
+
+test.serial("a bind shows its own mount, rbind those below it; rro is read-only in all of them", async (t) => {
+  t.timeout(hangLimitMs);
+  t.is(await scratch.sh("one", "ls /nested-bind/plain"), "below");
+  t.is(await scratch.sh("one", "cat /nested-rbind/plain/deep"), "deep");
+  await scratch.sh("one", "echo new >/nested-rbind/plain/new");
+  t.is(readFileSync(host("nested/plain/new"), "utf8"), "new\n");
+  for (const path of ["/nested-rro/x", "/nested-rro/plain/x"]) {
+    t.regex((await scratch.exec("one", ["touch", path])).stderr, /Read-only file system/, path);
+  }
+  t.is(await scratch.sh("one", "touch /outer/a /outer/inside/inner/b && ls /outer /outer/inside/inner"), "/outer:\na\ninside\n\n/outer/inside/inner:\nb");
+  t.is(run("ls", [host("inner")]), "b\n");
+});
+
+test.serial("propagation: what the host mounts later comes in by rslave alone; rshared is refused with the field", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  mkdirSync(host("nested/mounted"));
+  mount(host("nested/mounted"), "-t", "tmpfs", "none");
+  writeFileSync(host("nested/mounted/late"), "late");
+  t.is(await scratch.sh("one", "cat /nested-slave/mounted/late"), "late");
+  t.is(await scratch.sh("one", "ls /nested-rbind/mounted /nested-bind/mounted"), "/nested-bind/mounted:\n\n/nested-rbind/mounted:");
+  run("umount", [host("nested/mounted")]);
+  t.is(await scratch.sh("one", "ls /nested-slave/mounted"), "");
+  const bundle = await scratch.bundle((spec) => container(spec, [["nested", "/shared", "rbind", "rshared"]]));
+  const outcome = await scratch.tryCreate("refused", bundle);
+  t.not(outcome.code, 0);
+  t.regex(outcome.stderr.replaceAll("\\", ""), /mounts\[\d+\]\.options: "rshared" of "\/shared" is not supported/);
+});
+
+test.serial("syncfs in the guest reaches the volumes' filesystems", async (t) => {
+  t.timeout(hangLimitMs);
+  const outcome = await scratch.exec("one", ["sh", "-c", "echo data >/vol/synced && sync /vol/synced && sync -f /vol/synced && sync"]);
+  t.is(outcome.code, 0, describe(outcome));
+});
+
+test.serial("a container's end leaves the host's mounts below its volumes as they are", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  await scratch.ok(["delete", "--force", "two"]);
+  await scratch.ok(["delete", "--force", "one"]);
+  t.is(readFileSync(host("nested/plain/deep"), "utf8"), "deep");
+  t.regex(readFileSync("/proc/self/mountinfo", "utf8"), new RegExp(` ${host("nested/plain")} `));
+  t.deepEqual(scratch.leftovers(), []);
+});
