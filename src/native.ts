@@ -156,8 +156,8 @@ export interface Native {
   createVsock(options: { guestCid: number; path: string; guestPorts: number[] }): VirtioDevice;
   /** Connects to a guest port through the device itself, no socket file: one end of a unix socketpair. */
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
-  /** virtio-fs over the folder `root`. */
-  createFs(options: { root: string; tag: string; threads: number }): VirtioDevice;
+  /** virtio-fs over the folder `root`. `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h. */
+  createFs(options: { root: string; tag: string; threads: number; keeperFd?: number | undefined }): VirtioDevice;
   /**
    * virtio-blk: a regular file or block device as a disk of whole 512-byte sectors. A descriptor stays the caller's. `id` (at most
    * 20 bytes) is what the guest sees as the serial number.

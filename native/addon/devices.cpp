@@ -115,6 +115,10 @@ Napi::Value create_fs(const Napi::CallbackInfo& info) {
     options.root = from.Get("root").As<Napi::String>();
     options.tag = from.Get("tag").As<Napi::String>();
     options.threads = from.Get("threads").As<Napi::Number>().Uint32Value();
+    if (const Napi::Value keeper = from.Get("keeperFd"); keeper.IsNumber()) {
+      options.keeper.reset(keeper.As<Napi::Number>().Int32Value());
+      os::checked(::fcntl(options.keeper.get(), F_SETFD, FD_CLOEXEC), "fcntl");  // it came by execve, and goes no further
+    }
     return DeviceHandle::make("fs", std::make_shared<devices::fs::FsDevice>(std::move(options)));
   });
 }

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
@@ -15,6 +16,8 @@
 
 #include "devices/fs/fs.h"
 #include "fuzz/device_test.h"
+#include "keeper/client.h"
+#include "keeper/keeper.h"
 
 namespace tskata::testing {
 
@@ -64,8 +67,8 @@ struct Listed {
 
 class Guest {
  public:
-  explicit Guest(bool initialise = true)
-      : device_(std::make_shared<devices::fs::FsDevice>(devices::fs::FsOptions{tree(), "shared", 4})),
+  explicit Guest(bool initialise = true, os::Descriptor keeper = {}, size_t budget = devices::fs::InodeTable::default_budget)
+      : device_(std::make_shared<devices::fs::FsDevice>(devices::fs::FsOptions{tree(), "shared", 4, std::move(keeper), budget})),
         front_(device_),
         request_(front_.allocate(reply_bytes)),
         reply_(front_.allocate(reply_bytes)) {
@@ -186,6 +189,21 @@ class Guest {
   uint64_t unique_ = 0;
   uint32_t caller_ = 0;
 };
+
+// Before there are threads.
+os::Descriptor start_keeper() {
+  std::array<int, 2> ends{};
+  os::checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), "socketpair");
+  if (os::checked(::fork(), "fork") == 0) {
+    ::close(ends[0]);
+    keeper::keep_handles(ends[1]);
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  return os::Descriptor(ends[0]);
+}
+
+size_t open_descriptors() { return static_cast<size_t>(std::distance(files::directory_iterator("/proc/self/fd"), files::directory_iterator{})); }
 
 // Mounts are for this process alone. False for one that may not mount.
 bool own_mounts() {
@@ -621,6 +639,126 @@ void descriptors_run_out() {
   expect(guest.init().error == 0 && guest.lookup(guest.node("c1/rootfs/dir"), "entry299").error == 0, "a new session begins with none");
 }
 
+// As many nodes as a guest may know, with few descriptors.
+void more_nodes_than_descriptors() {
+  if (::getuid() != 0) return;  // handles are for CAP_DAC_READ_SEARCH
+  constexpr size_t budget = 100;
+  const char* const all = std::getenv("TSKATA_TEST_FULL");
+  const size_t count = all != nullptr && std::string(all) == "1" ? 990'000 : 10'000;
+  const rlimit limit{1024, 1024};
+  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  Guest guest(true, start_keeper(), budget);
+  const auto name = [](size_t i) { return "entry" + std::to_string(i); };
+  for (size_t i = 0; i < count; ++i) std::ofstream(guest.host("c1/rootfs/dir/" + name(i)));
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  const size_t before = open_descriptors();
+  std::vector<std::pair<uint64_t, uint64_t>> nodes(count);  // and numbers
+  for (const auto& [entry, known] : guest.list(dir, reply_bytes / 2)) {
+    if (entry[0] != '.') nodes[std::stoul(entry.substr(5))] = {known.entry.nodeid, known.entry.attr.ino};
+  }
+  expect(std::ranges::all_of(nodes, [](const auto& node) { return node.first != 0; }), "every entry has its node");
+  expect(open_descriptors() < before + 2 * budget, "descriptors within the budget");
+  const auto getattr = [&](uint64_t node) { return guest.call(FUSE_GETATTR, node, bytes_of(fuse_getattr_in{})); };
+  const size_t gone = count / 2;  // among those whose descriptors were closed long ago
+  const uint64_t open_node = nodes[0].first;
+  const uint64_t handle = guest.open(open_node, O_RDWR);
+  expect(guest.write(open_node, handle, 0, "kept").error == 0 && guest.call(FUSE_UNLINK, dir, text(name(0))).error == 0, "unlinked, but open");
+  expect(guest.call(FUSE_UNLINK, dir, text(name(gone))).error == 0, "unlinked, and known alone");
+  const size_t step = std::max<size_t>(1, count / 2000);
+  for (size_t i = 2; i < count; i += step) {
+    if (i == gone) continue;
+    expect(getattr(nodes[i].first).as<fuse_attr_out>().attr.ino == nodes[i].second, "every node is its file still");
+  }
+  expect(open_descriptors() < before + 2 * budget, "descriptors within the budget");
+  expect(guest.read(open_node, handle, 0, 10).body == "kept" && getattr(open_node).as<fuse_attr_out>().attr.nlink == 0, "the open file");
+  expect(getattr(nodes[gone].first).error == ESTALE, "a file that is gone for good");
+  expect(guest.lookup(dir, name(2)).as<fuse_entry_out>().nodeid == nodes[2].first, "one node still");
+  expect(guest.call(FUSE_LINK, dir, bytes_of(fuse_link_in{nodes[3].first}, text("linked"))).as<fuse_entry_out>().nodeid == nodes[3].first, "LINK");
+  for (size_t at = 0; at < count; at += 1000) {
+    const size_t part = std::min<size_t>(1000, count - at);
+    std::string body = bytes_of(fuse_batch_forget_in{static_cast<uint32_t>(part), 0});
+    for (size_t i = at; i < at + part; ++i) body += bytes_of(fuse_forget_one{nodes[i].first, 10});
+    guest.call(FUSE_BATCH_FORGET, 0, body, 0);
+  }
+  expect(getattr(nodes[5].first).error == ESTALE && open_descriptors() <= before + 1, "FORGET");
+  expect(guest.node("c1/rootfs/dir/" + name(5)) != nodes[5].first, "found anew");
+  guest.call(FUSE_DESTROY, 0, "");
+  expect(guest.init().error == 0 && guest.lookup(guest.node("c1/rootfs/dir"), name(7)).error == 0, "a new session");
+}
+
+// A file may go and another get its inode number while nothing of ours holds it.
+void numbers_used_again() {
+  if (!own_mounts()) return;
+  std::string disk = "/var/tmp/tskata-XXXXXX";
+  if (::mkdtemp(disk.data()) == nullptr) return;
+  const std::unique_ptr<std::string, void (*)(std::string*)> removed(&disk, [](std::string* path) { files::remove_all(*path); });
+  constexpr int others = 100;
+  Guest guest(true, start_keeper(), 20);
+  const Mount mount(disk, guest.host("c1/mounts/v"));
+  std::ofstream(disk + "/first") << "first";
+  const uint64_t volume = guest.node("c1/mounts/v");
+  const auto first = guest.lookup(volume, "first").as<fuse_entry_out>();
+  for (int i = 0; i < others; ++i) {
+    std::ofstream(disk + "/other" + std::to_string(i));
+    guest.lookup(volume, "other" + std::to_string(i));
+  }
+  struct stat facts {};
+  os::checked(::stat((disk + "/first").c_str(), &facts), "stat");
+  const ino_t number = facts.st_ino;
+  files::remove(disk + "/first");
+  for (int i = 0; i < others; ++i) {
+    const std::string name = "second" + std::to_string(i);
+    std::ofstream(disk + "/" + name) << "another";
+    os::checked(::stat((disk + "/" + name).c_str(), &facts), "stat");
+    if (facts.st_ino != number) continue;
+    const auto second = guest.lookup(volume, name).as<fuse_entry_out>();
+    expect(second.attr.ino == first.attr.ino && second.nodeid != first.nodeid && second.attr.size == 7, "another node");
+    expect(guest.call(FUSE_GETATTR, first.nodeid, bytes_of(fuse_getattr_in{})).error == ESTALE, "the first is gone");
+    guest.call(FUSE_FORGET, first.nodeid, bytes_of(fuse_forget_in{1}), 0);
+    expect(guest.lookup(volume, name).as<fuse_entry_out>().nodeid == second.nodeid, "the second is known by its number");
+    return;
+  }
+}
+
+// What the keeper opens is what it was given: no number, no mount, no bytes of anybody else's making.
+void keeper_alone() {
+  if (::getuid() != 0) return;
+  keeper::Client client(start_keeper());
+  const TemporaryFolder folder;
+  std::ofstream(folder / "file") << "x";
+  const os::Descriptor top(::open(folder.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const os::Descriptor file(::open((folder / "file").c_str(), O_PATH | O_CLOEXEC));
+  const os::Descriptor elsewhere(::open("/proc/self/status", O_PATH | O_CLOEXEC));
+  const auto refused = [&](uint32_t number) {
+    try {
+      client.open(number);
+    } catch (const std::system_error& error) {
+      return error.code().value();
+    }
+    return 0;
+  };
+  expect(client.keep(1, file.get(), false) == 0, "a mount is told of by a folder");
+  const uint32_t known = client.keep(1, top.get(), true);
+  const uint32_t number = client.keep(1, file.get(), false);
+  expect(known != 0 && number != 0 && known != number, "numbers");
+  expect(client.same(number, file.get()) && !client.same(number, top.get()), "which file it is");
+  expect(client.keep(1, elsewhere.get(), false) == 0, "a file of another mount");
+  expect(refused(number + 1) == ENOENT, "a number that was never told");
+  struct stat opened {
+  }, facts{};
+  os::checked(::fstat(client.open(number).get(), &opened), "fstat");
+  os::checked(::fstat(file.get(), &facts), "fstat");
+  expect(opened.st_ino == facts.st_ino && opened.st_dev == facts.st_dev, "the file");
+  const os::Descriptor other(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  client.leave(1);
+  (void)client.keep(1, other.get(), true);
+  struct stat again {};
+  os::checked(::fstat(client.open(number).get(), &again), "fstat");
+  expect(again.st_ino == facts.st_ino && again.st_dev == facts.st_dev, "a handle stays with the mount it was made by");
+  client.drop(number, 1);
+  expect(refused(number) == ENOENT, "a number that was dropped");
+}
+
 // A queue that a driver keeps full stops all the same, and what was taken has been answered.
 void stop_under_load() {
   Guest guest;
@@ -699,6 +837,9 @@ std::vector<Case> fs_cases() {
       {"fs: request shorter than a header", short_header},
       {"fs: many requests at once", concurrent},
       {"fs: descriptors run out", descriptors_run_out},
+      {"fs: more nodes than descriptors", more_nodes_than_descriptors},
+      {"fs: inode numbers used again", numbers_used_again},
+      {"fs: the keeper of handles", keeper_alone},
       {"fs: stop under load", stop_under_load},
   };
   for (const Breakage& how : breakages()) out.push_back({std::string("fs: ") + how.name, [&how] { break_requests(how); }});

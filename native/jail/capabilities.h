@@ -11,10 +11,13 @@ using CapabilitySet = uint64_t;
 constexpr CapabilitySet capability(int number) { return CapabilitySet{1} << number; }
 
 // What a file server needs that acts for any uid of the guest: CAP_DAC_OVERRIDE covers what CAP_DAC_READ_SEARCH would give but handles
-// of files by number (open_by_handle_at), which it must not have.
+// of files by number (open_by_handle_at), which it must not have: that is the keeper's.
 constexpr CapabilitySet file_server_capabilities = capability(CAP_CHOWN) | capability(CAP_DAC_OVERRIDE) | capability(CAP_FOWNER) |
                                                    capability(CAP_FSETID) | capability(CAP_SETUID) | capability(CAP_SETGID) | capability(CAP_MKNOD) |
                                                    capability(CAP_SETFCAP);
+
+// What the keeper of its handles needs (keeper/protocol.h).
+constexpr CapabilitySet keeper_capabilities = capability(CAP_DAC_READ_SEARCH);
 
 // What a sandbox process is started with: CAP_SETPCAP lets it empty its bounding set when its jail closes, and is gone with that.
 constexpr CapabilitySet starting_capabilities = file_server_capabilities | capability(CAP_SETPCAP);

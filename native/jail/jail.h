@@ -19,7 +19,8 @@ namespace tskata::jail {
 
 enum class Role : uint8_t {
   node,         // JavaScript, V8's and libuv's threads
-  fs_worker,    // serves FUSE requests: the only one with capabilities
+  fs_worker,    // serves FUSE requests: the only one of its process with capabilities
+  keeper,       // keeps the file server's handles, a process of its own
   vsock,        // the vsock device
   vhost_user,   // speaks with QEMU
   descriptors,  // receives descriptors and the proxies' messages

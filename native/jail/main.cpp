@@ -8,7 +8,8 @@
 // `sandbox`, in order: joins the cgroups (before anything is allocated, so that all of the pod is accounted); leaves the host's mount,
 // pid, network, ipc, uts and cgroup namespaces; makes a root of what the views show and moves there; becomes process 1 of its pid
 // namespace and tells by FD ("pid N\n") which process that is on the host; keeps the capabilities of a file server; execs. The rest is
-// given up by the program itself before the guest's first instruction (jail.h): it has to start the hypervisor before.
+// given up by the program itself before the guest's first instruction (jail.h): it has to start the hypervisor before. Beside it starts the keeper of
+// the file server's handles (keeper/protocol.h), whose socket's number is in TSKATA_KEEPER_FD.
 //
 // `hypervisor` runs inside, as a child of the former: gives up every capability, takes its list of system calls, execs.
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,6 +36,7 @@
 #include "jail/capabilities.h"
 #include "jail/jail.h"
 #include "jail/root.h"
+#include "keeper/keeper.h"
 
 namespace {
 
@@ -199,6 +202,35 @@ void forbid_new_privileges() {
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("set no_new_privs");
 }
 
+// Without its capability there is no keeper, and the program finds its socket closed.
+[[noreturn]] void become_keeper(int socket, Mode seccomp) {
+  close_others({static_cast<unsigned>(socket)});
+  (void)::prctl(PR_SET_NAME, name(Role::keeper), 0, 0, 0);
+  (void)::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  (void)::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  require(limit_bounding_set(0), "empty the keeper's bounding set");
+  if (set_capabilities(keeper_capabilities, 0) != 0) ::_exit(0);
+  forbid_new_privileges();
+  if (seccomp != Mode::off) require(load(assemble(policy(Role::keeper), seccomp)), "load the keeper's filter");
+  try {
+    tskata::keeper::keep_handles(socket);
+  } catch (const std::system_error& error) {
+    std::fprintf(stderr, "tskata-jail: the keeper of handles: %s\n", error.what());
+  }
+  ::_exit(0);
+}
+
+void start_keeper(Mode seccomp) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) fail("make the keeper's socket");
+  const pid_t child = ::fork();
+  if (child < 0) fail("start the keeper of handles");
+  if (child == 0) become_keeper(ends[1], seccomp);
+  ::close(ends[1]);
+  if (::fcntl(ends[0], F_SETFD, 0) != 0) fail("hand on the keeper's socket");
+  if (::setenv("TSKATA_KEEPER_FD", std::to_string(ends[0]).c_str(), 1) != 0) fail("tell of the keeper's socket");
+}
+
 void become_sandbox(const Options& options) {
   for (const std::string& file : options.cgroup_procs) join_cgroup(file);
   leave_namespaces();
@@ -209,6 +241,7 @@ void become_sandbox(const Options& options) {
   become_process_one(options.tell);
   mount_proc();
   enter_session();
+  start_keeper(options.seccomp);
   require(hand_on_capabilities(starting_capabilities), "limit the capabilities");
   forbid_new_privileges();
   // Only what the program would otherwise find and keep: libuv makes a ring as soon as it starts, and requests in it pass no filter.

@@ -206,15 +206,61 @@ constexpr auto node = std::to_array<Rule>({
 
 // Files below the shared tree, for any uid of the guest.
 constexpr auto fs_worker = std::to_array<Rule>({
-    {SYS_setfsuid},  {SYS_setfsgid},  {SYS_umask},     {SYS_openat},          {SYS_openat2},    {SYS_statx},     {SYS_newfstatat},
-    {SYS_fstat},     {SYS_statfs},    {SYS_fstatfs},   {SYS_readlinkat},      {SYS_getdents64}, {SYS_lseek},     {SYS_pread64},
-    {SYS_pwrite64},  {SYS_preadv},    {SYS_pwritev},   {SYS_preadv2},         {SYS_pwritev2},   {SYS_ftruncate}, {SYS_fallocate},
-    {SYS_fsync},     {SYS_fdatasync}, {SYS_syncfs},    {SYS_copy_file_range}, {SYS_fchownat},   {SYS_fchmod},    {SYS_fchmodat},
+    {SYS_setfsuid},
+    {SYS_setfsgid},
+    {SYS_umask},
+    {SYS_openat},
+    {SYS_openat2},
+    {SYS_statx},
+    {SYS_newfstatat},
+    {SYS_fstat},
+    {SYS_statfs},
+    {SYS_fstatfs},
+    {SYS_readlinkat},
+    {SYS_getdents64},
+    {SYS_lseek},
+    {SYS_pread64},
+    {SYS_pwrite64},
+    {SYS_preadv},
+    {SYS_pwritev},
+    {SYS_preadv2},
+    {SYS_pwritev2},
+    {SYS_ftruncate},
+    {SYS_fallocate},
+    {SYS_fsync},
+    {SYS_fdatasync},
+    {SYS_syncfs},
+    {SYS_copy_file_range},
+    {SYS_fchownat},
+    {SYS_fchmod},
+    {SYS_fchmodat},
 #ifdef SYS_chmod
     {SYS_chmod},
 #endif
-    {SYS_utimensat}, {SYS_mknodat},   {SYS_mkdirat},   {SYS_symlinkat},       {SYS_linkat},     {SYS_unlinkat},  {SYS_renameat2},
-    {SYS_setxattr},  {SYS_getxattr},  {SYS_listxattr}, {SYS_removexattr},
+    {SYS_utimensat},
+    {SYS_mknodat},
+    {SYS_mkdirat},
+    {SYS_symlinkat},
+    {SYS_linkat},
+    {SYS_unlinkat},
+    {SYS_renameat2},
+    {SYS_setxattr},
+    {SYS_getxattr},
+    {SYS_listxattr},
+    {SYS_removexattr},
+    // the keeper of its handles
+    {SYS_sendmsg},
+    {SYS_recvmsg},
+});
+
+// Handles of files that the file server had open (keeper/protocol.h): the only list with open_by_handle_at.
+constexpr auto keeper = std::to_array<Rule>({
+    {SYS_recvmsg},
+    {SYS_sendmsg},
+    {SYS_name_to_handle_at},
+    {SYS_open_by_handle_at},
+    {SYS_fstat},
+    {SYS_newfstatat},
 });
 
 // Connections of the guest to sockets of the pod's folder and back.
@@ -365,6 +411,7 @@ const char* name(Role role) {
   switch (role) {
     case Role::node: return "node";
     case Role::fs_worker: return "fs";
+    case Role::keeper: return "handles";
     case Role::vsock: return "vsock";
     case Role::vhost_user: return "vhost-user";
     case Role::descriptors: return "descriptors";
@@ -381,6 +428,7 @@ Policy policy(Role role) {
   switch (role) {
     case Role::node: return {node, every};
     case Role::fs_worker: return {fs_worker, every};
+    case Role::keeper: return {keeper, every};
     case Role::vsock: return {vsock, every};
     case Role::vhost_user: return {vhost_user, every};
     case Role::descriptors: return {descriptors, every};

@@ -31,6 +31,13 @@ const CALL_MS = 120_000;
 const ENTROPY_BYTES = 64;
 const KILL_GRACE_MS = 2000;
 
+/** The socket that tskata-jail has left to this process: of the keeper of the file server's handles. */
+function keeperSocket(): number | undefined {
+  const fd = process.env["TSKATA_KEEPER_FD"];
+  delete process.env["TSKATA_KEEPER_FD"];
+  return fd === undefined ? undefined : Number(fd);
+}
+
 export class Sandbox {
   readonly #config: PodConfig;
   readonly #log: Log;
@@ -53,7 +60,7 @@ export class Sandbox {
     this.#spans.writeTo("spans.jsonl");
     this.#handoffs = new Handoffs("handoff.sock");
     this.#vsock = native().createVsock({ guestCid: GUEST_CID, path: VSOCK, guestPorts: [AGENT_PORT, STDIO_PORT] });
-    this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads });
+    this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads, keeperFd: keeperSocket() });
     this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
     this.#containers = new Containers(this.#agent, this.#vsock, this.#handoffs, this.#events, log);
   }

@@ -18,12 +18,16 @@ const dist = dirname(dirname(binary));
 const NOTHING = "0000000000000000";
 /** chown, dac_override, fowner, fsetid, setgid, setuid, mknod, setfcap. */
 const FILE_SERVER = "00000000880000db";
+/** dac_read_search. */
+const KEEPER = "0000000000000004";
 const OWN_NAMESPACES = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
 interface Pod {
   readonly sandbox: number;
   /** The sandbox process itself where the machine is in it. */
   readonly hypervisor: number;
+  /** Of the file server's handles. */
+  readonly keeper: number;
   readonly folder: string;
 }
 
@@ -33,8 +37,12 @@ function podOf(id: string): Pod {
   const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8")
     .split(" ")
     .filter((pid) => pid.trim() !== "");
-  if (children.length !== (driver() === "kvm" ? 0 : 1)) throw new Error(`the sandbox has the children ${children.join(" ")}`);
-  return { sandbox, hypervisor: Number(children[0] ?? sandbox), folder: state.pod.folder };
+  const keepers = children.filter((pid) => readFileSync(`/proc/${pid}/comm`, "utf8") === "handles\n");
+  const [hypervisor = sandbox, ...more] = children.filter((pid) => !keepers.includes(pid));
+  if (keepers.length !== 1 || more.length > 0 || (hypervisor === sandbox) !== (driver() === "kvm")) {
+    throw new Error(`the sandbox has the children ${children.join(" ")}`);
+  }
+  return { sandbox, hypervisor: Number(hypervisor), keeper: Number(keepers[0]), folder: state.pod.folder };
 }
 
 interface Thread {
@@ -91,7 +99,7 @@ function ownTree(root: string, shown: ReadonlySet<string>, at = ""): string[] {
 test.serial("what the processes of a running pod have, and have not", async (t) => {
   t.timeout(hangLimitMs * 2);
   await scratch.running("held");
-  const { sandbox, hypervisor, folder } = podOf("held");
+  const { sandbox, hypervisor, keeper, folder } = podOf("held");
 
   for (const name of OWN_NAMESPACES) {
     const own = readlinkSync(`/proc/${sandbox}/ns/${name}`);
@@ -117,6 +125,13 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
     t.is(thread.status["NoNewPrivs"], "1");
     t.is(thread.status["Seccomp"], "2");
     t.true(Number(thread.status["Seccomp_filters"]) >= 3, "the start's, ours and QEMU's own");
+  }
+
+  t.is(readlinkSync(`/proc/${keeper}/ns/mnt`), readlinkSync(`/proc/${sandbox}/ns/mnt`), "the keeper is in the jail");
+  for (const thread of threadsOf(keeper)) {
+    t.deepEqual(capabilitiesOf(thread), capabilities(KEEPER), "keeper");
+    t.is(thread.status["NoNewPrivs"], "1");
+    t.is(thread.status["Seccomp"], "2");
   }
 
   const limits = readFileSync(`/proc/${sandbox}/limits`, "utf8");

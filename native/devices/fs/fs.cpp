@@ -21,7 +21,9 @@ FsOptions checked_options(FsOptions options) {
 }  // namespace
 
 FsDevice::FsDevice(FsOptions options)
-    : options_(checked_options(std::move(options))), server_(options_.root), registered_(static_cast<ptrdiff_t>(1 + options_.threads)) {
+    : options_(checked_options(std::move(options))),
+      server_(options_.root, std::move(options_.keeper), options_.descriptor_budget),
+      registered_(static_cast<ptrdiff_t>(1 + options_.threads)) {
   for (size_t index = 0; index < services_.size(); ++index) {
     for (size_t i = 0; i < thread_count(index); ++i) threads_.emplace_back([this, index] { run_worker(index); });
   }

@@ -19,6 +19,8 @@ struct FsOptions {
   std::string root;
   std::string tag;
   unsigned threads = 4;
+  os::Descriptor keeper{};  // see inode_table.h
+  size_t descriptor_budget = InodeTable::default_budget;
 };
 
 class FsDevice final : public virtio::Device {

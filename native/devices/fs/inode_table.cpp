@@ -26,7 +26,14 @@ bool is_writable(int fd) {
   return ::fstatfs(fd, &facts) == 0 && (static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0;
 }
 
-const Way& best(const std::vector<Way>& ways) {
+constexpr size_t max_turns = 64;
+
+bool has_no_name(int fd) {
+  struct stat facts {};
+  return ::fstat(fd, &facts) != 0 || facts.st_nlink == 0;
+}
+
+Way& best(std::vector<Way>& ways) {
   const auto found = std::ranges::find(ways, true, &Way::writable);
   return found != ways.end() ? *found : ways.front();
 }
@@ -41,7 +48,7 @@ size_t descriptor_share(size_t most, double part) {
   return std::min(most, static_cast<size_t>(static_cast<double>(limit.rlim_cur) * part));
 }
 
-InodeTable::InodeTable(os::Descriptor root) {
+InodeTable::InodeTable(os::Descriptor root, os::Descriptor keeper, size_t budget) : keeper_(std::move(keeper)), budget_(std::min(budget, limit_)) {
   const struct statx attributes = attributes_of(root.get());
   const uint64_t device = device_of(attributes);
   const NodeFacts facts{root_id, S_IFDIR, device, guest_number(device, attributes.stx_ino), {}};
@@ -67,16 +74,21 @@ InodeRef InodeTable::get(uint64_t id) const {
   return found->second;
 }
 
-PathRef InodeTable::path(const Inode& inode) const {
-  const std::shared_lock lock(mutex_);
-  return best(inode.ways).path;
+PathRef InodeTable::path(Inode& inode) {
+  {
+    const std::shared_lock lock(mutex_);
+    inode.used = true;
+    if (const Way& way = best(inode.ways); way.path) return way.path;
+  }
+  const std::unique_lock lock(mutex_);
+  return opened(inode, best(inode.ways));
 }
 
-PathRef InodeTable::path_beside(const Inode& inode, const Inode& folder) const {
-  const std::shared_lock lock(mutex_);
+PathRef InodeTable::path_beside(Inode& inode, Inode& folder) {
+  const std::unique_lock lock(mutex_);
   const uint64_t mount = folder.ways.front().mount;
   const auto found = std::ranges::find(inode.ways, mount, &Way::mount);
-  return found != inode.ways.end() ? found->path : best(inode.ways).path;
+  return opened(inode, found != inode.ways.end() ? *found : best(inode.ways));
 }
 
 // A folder is one node a mount: its entries are what that mount shows, and the guest's kernel knows a folder by one place alone.
@@ -91,24 +103,82 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   const bool writable = above.mount == mount ? above.writable : is_writable(path.get());
   Way way{mount, writable, std::make_shared<os::Descriptor>(std::move(path))};
   const std::unique_lock lock(mutex_);
+  make_room();
   if (const auto found = by_key_.find(key); found != by_key_.end()) {
     Inode& known = *found->second;
-    ++known.lookups;
-    if (policy == Policy::shared) known.policy = policy;
-    const bool is_new = std::ranges::find(known.ways, mount, &Way::mount) == known.ways.end();
-    if (is_new && known.ways.size() < max_ways && descriptors_ < limit_) {
-      known.ways.push_back(std::move(way));
-      ++descriptors_;
+    if (is_still(known, way)) {
+      ++known.lookups;
+      known.used = true;
+      if (policy == Policy::shared) known.policy = policy;
+      const bool is_new = std::ranges::find(known.ways, mount, &Way::mount) == known.ways.end();
+      if (is_new && known.ways.size() < max_ways && descriptors_ < limit_) {
+        known.ways.push_back(std::move(way));
+        ++descriptors_;
+      }
+      return found->second;
     }
-    return found->second;
+    by_key_.erase(found);
   }
-  if (descriptors_ >= limit_) fail(ENFILE);
+  if (descriptors_ >= limit_ || by_id_.size() >= max_inodes) fail(ENFILE);
   const NodeFacts facts{next_id_++, static_cast<mode_t>(attributes.stx_mode & S_IFMT), device, number, key};
   const auto inode = std::make_shared<Inode>(facts, policy, std::move(way));
   by_key_[key] = inode;
   by_id_[inode->id] = inode;
-  ++descriptors_;
+  opened_one(*inode);
   return inode;
+}
+
+// While a node's descriptor is closed its file may go and another get its number.
+bool InodeTable::is_still(Inode& inode, const Way& way) {
+  Way& first = inode.ways.front();
+  if (first.path) return true;
+  if (!keeper_.same(first.number, way.path->get())) return false;
+  if (first.mount != way.mount) return static_cast<bool>(opened(inode, first));
+  first.path = way.path;
+  opened_one(inode);
+  return true;
+}
+
+const PathRef& InodeTable::opened(Inode& inode, Way& way) {
+  if (!way.path) {
+    make_room();
+    way.path = std::make_shared<os::Descriptor>(keeper_.open(way.number));
+    opened_one(inode);
+  }
+  return way.path;
+}
+
+void InodeTable::opened_one(Inode& inode) {
+  ++descriptors_;
+  if (inode.has_turn || !keeper_.may_keep(inode.ways.front().mount)) return;
+  inode.turn = turns_.insert(turns_.end(), &inode);
+  inode.has_turn = true;
+}
+
+void InodeTable::leave_turn(Inode& inode) {
+  if (std::exchange(inode.has_turn, false)) turns_.erase(inode.turn);
+}
+
+// Closes what has not been used since its last turn, until one more fits the budget.
+void InodeTable::make_room() {
+  for (size_t left = std::min(turns_.size(), max_turns); descriptors_ >= budget_ && left > 0; --left) {
+    Inode& inode = *turns_.front();
+    const Closing how = inode.used.exchange(false) ? Closing::later : close(by_id_.at(inode.id));
+    if (how == Closing::later) turns_.splice(turns_.end(), turns_, turns_.begin());
+    else leave_turn(inode);
+  }
+}
+
+InodeTable::Closing InodeTable::close(const InodeRef& inode) {
+  Way& way = inode->ways.front();
+  if (!keeper_.may_keep(way.mount)) return Closing::never;
+  // The two tables hold it; an open file or a request under way does, too.
+  if (inode->ways.size() > 1 || inode.use_count() > 2 || has_no_name(way.path->get())) return Closing::later;
+  if (way.number == 0) way.number = keeper_.keep(way.mount, way.path->get(), inode->type == S_IFDIR);
+  if (way.number == 0) return Closing::later;
+  way.path.reset();
+  --descriptors_;
+  return Closing::done;
 }
 
 void InodeTable::forget(uint64_t id, uint64_t count) {
@@ -119,13 +189,19 @@ void InodeTable::forget(uint64_t id, uint64_t count) {
   last = found->second;
   last->lookups -= std::min(last->lookups, count);
   if (last->lookups > 0) return;
-  descriptors_ -= last->ways.size();
-  by_key_.erase(last->key);
+  leave_turn(*last);
+  for (const Way& way : last->ways) {
+    if (way.path) --descriptors_;
+    keeper_.drop(way.number, way.mount);
+  }
+  if (const auto named = by_key_.find(last->key); named != by_key_.end() && named->second == last) by_key_.erase(named);
   by_id_.erase(found);
 }
 
 void InodeTable::clear() {
   const std::unique_lock lock(mutex_);
+  turns_.clear();
+  keeper_.clear();
   by_id_.clear();
   by_key_.clear();
   descriptors_ = 0;

@@ -1,10 +1,16 @@
 // What the guest knows of the tree: node ids with their lookup counts, each with O_PATH descriptors; and open files and folders.
+//
+// A guest may know more nodes than a process should hold descriptors. Beyond a budget those of nodes not used lately are closed, by turns
+// (second chance), and opened again by the file's handle (keeper/protocol.h). Where there is no keeper, or a filesystem has no handles, as many
+// are open as the process may have, and then it is ENFILE. Kept open are: nodes with an open file, and those without a name, which nothing
+// else might hold.
 #pragma once
 #include <sys/stat.h>
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +20,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "keeper/client.h"
 #include "linux/descriptor.h"
 
 namespace tskata::devices::fs {
@@ -33,7 +40,8 @@ using PathRef = std::shared_ptr<const os::Descriptor>;
 struct Way {
   uint64_t mount = 0;
   bool writable = false;  // the mount is
-  PathRef path;           // O_PATH
+  PathRef path;           // O_PATH; empty while it is closed
+  uint32_t number = 0;    // of its handle at the keeper; 0: none yet
 };
 
 // What of a node never changes.
@@ -50,10 +58,13 @@ struct NodeFacts {
 struct Inode : NodeFacts {
   Inode(NodeFacts facts, Policy first, Way way) : NodeFacts(std::move(facts)), policy(first), ways{std::move(way)} {}
 
-  std::atomic<Policy> policy;  // shared once any way to it is
+  std::atomic<Policy> policy;     // shared once any way to it is
+  std::atomic<bool> used = true;  // since the turn was here last
   // Guarded by the table.
   std::vector<Way> ways;
   uint64_t lookups = 1;
+  std::list<Inode*>::iterator turn{};
+  bool has_turn = false;
 };
 using InodeRef = std::shared_ptr<Inode>;
 
@@ -65,15 +76,16 @@ class InodeTable {
   static constexpr uint64_t root_id = 1;  // FUSE_ROOT_ID
   static constexpr size_t max_inodes = 1'000'000;
   static constexpr size_t max_ways = 16;
+  static constexpr size_t default_budget = 32'768;
 
-  explicit InodeTable(os::Descriptor root);
+  explicit InodeTable(os::Descriptor root, os::Descriptor keeper = {}, size_t budget = default_budget);
 
   // Throws ESTALE as std::system_error for an id the guest was never given.
   InodeRef get(uint64_t id) const;
   // A way to the node: one that may be written by, where there is one.
-  PathRef path(const Inode& inode) const;
+  PathRef path(Inode& inode);
   // The way by the same mount as `folder`'s, where there is one: a link is made within one mount.
-  PathRef path_beside(const Inode& inode, const Inode& folder) const;
+  PathRef path_beside(Inode& inode, Inode& folder);
 
   // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found.
   InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder);
@@ -83,12 +95,24 @@ class InodeTable {
   uint64_t guest_number(uint64_t device, uint64_t inode);
 
  private:
+  enum class Closing { done, later, never };
+
+  const PathRef& opened(Inode& inode, Way& way);
+  bool is_still(Inode& inode, const Way& way);
+  void opened_one(Inode& inode);
+  void make_room();
+  Closing close(const InodeRef& inode);
+  void leave_turn(Inode& inode);
+
   mutable std::shared_mutex mutex_;
   std::unordered_map<uint64_t, InodeRef> by_id_;
   std::map<NodeFacts::Key, InodeRef> by_key_;
   std::map<uint64_t, uint64_t> device_index_;
+  keeper::Client keeper_;
+  std::list<Inode*> turns_;  // nodes that may be closed
   size_t descriptors_ = 0;
   const size_t limit_ = descriptor_share(max_inodes, 0.5);
+  const size_t budget_;
   uint64_t next_id_ = root_id + 1;
   InodeRef root_;
 };

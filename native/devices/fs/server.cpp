@@ -51,8 +51,9 @@ int sync_mount(int top, const std::string& point) {
 
 }  // namespace
 
-Server::Server(const std::string& root)
-    : inodes_(os::Descriptor(os::checked(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), "open shared tree"))) {}
+Server::Server(const std::string& root, os::Descriptor keeper, size_t descriptor_budget)
+    : inodes_(os::Descriptor(os::checked(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), "open shared tree")), std::move(keeper),
+              descriptor_budget) {}
 
 void Server::prepare_thread() {
   os::checked(::unshare(CLONE_FS), "unshare");
@@ -195,7 +196,7 @@ size_t Server::syncfs(Request& request) {
   return failure == 0 ? request.reply_empty() : request.reply_error(failure);
 }
 
-os::Descriptor Server::reopen(const Inode& inode, int flags) const {
+os::Descriptor Server::reopen(Inode& inode, int flags) {
   // Opening a FIFO would block, a device would act: neither is ever opened for a guest.
   if (inode.type != S_IFREG && inode.type != S_IFDIR) throw std::system_error(EINVAL, std::generic_category());
   return os::Descriptor(os::checked(::open(proc_path(inodes_.path(inode)->get()).c_str(), flags | O_CLOEXEC), "open"));

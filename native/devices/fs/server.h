@@ -20,7 +20,8 @@ namespace tskata::devices::fs {
 
 class Server {
  public:
-  explicit Server(const std::string& root);
+  // `keeper`: see inode_table.h; none where it is empty.
+  explicit Server(const std::string& root, os::Descriptor keeper = {}, size_t descriptor_budget = InodeTable::default_budget);
 
   // Prepares the calling thread for serving: an umask of its own, and capabilities that survive setfsuid.
   static void prepare_thread();
@@ -76,13 +77,13 @@ class Server {
   size_t listxattr(Request& request);
   size_t removexattr(Request& request);
 
-  fuse_entry_out lookup_name(const Inode& parent, const std::string& name);
+  fuse_entry_out lookup_name(Inode& parent, const std::string& name);
   fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder);
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
   fuse_attr_out attributes_reply(const Inode& inode, int fd);
   size_t read_directory(Request& request, bool plus);
   size_t rename_with(Request& request, uint64_t new_parent, unsigned flags);
-  os::Descriptor reopen(const Inode& inode, int flags) const;
+  os::Descriptor reopen(Inode& inode, int flags);
   size_t reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd);
   fuse_open_out open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode);
 

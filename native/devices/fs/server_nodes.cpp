@@ -85,7 +85,7 @@ fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode
   return out;
 }
 
-fuse_entry_out Server::lookup_name(const Inode& parent, const std::string& name) {
+fuse_entry_out Server::lookup_name(Inode& parent, const std::string& name) {
   return entry_for(open_component(inodes_.path(parent)->get(), name), policy_below(parent.policy, name), parent);
 }
 
