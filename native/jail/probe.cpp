@@ -151,7 +151,7 @@ std::vector<Attempt> attempts(pid_t host_pid, const std::string& folder) {
   };
 }
 
-// Ends with 255 where even that failed.
+// Ends with 255 where even that failed. The keeper's own capability is not there to be kept: it has it from before.
 void confine(Role role) {
   const CapabilitySet kept = role == Role::fs_worker ? file_server_capabilities : 0;
   if (limit_bounding_set(0) != 0 || set_capabilities(kept, 0) != 0 || load(assemble(policy(role), Mode::enforce)) != 0) ::_exit(255);
@@ -178,8 +178,8 @@ int main(int argc, char** argv) {
   if (argc <= 1) return 0;  // what the attempt to execute something executes
   if (argc != 3) return 2;
   const std::vector<Attempt> all = attempts(static_cast<pid_t>(std::atoi(argv[1])), argv[2]);
-  for (const Role role :
-       {Role::node, Role::fs_worker, Role::vsock, Role::vhost_user, Role::descriptors, Role::relay, Role::vcpu, Role::device, Role::hypervisor}) {
+  for (const Role role : {Role::node, Role::fs_worker, Role::keeper, Role::vsock, Role::vhost_user, Role::descriptors, Role::relay, Role::vcpu,
+                          Role::device, Role::hypervisor}) {
     for (const Attempt& attempt : all) {
       std::printf("%s\t%s\t%s\n", name(role), attempt.name, outcome(role, attempt).c_str());
       std::fflush(stdout);
