@@ -247,12 +247,10 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
       const auto has_it = [&](const Pod::Slot& other) { return other.device == device; };
       if (std::ranges::any_of(slots, has_it)) throw std::logic_error("the device is in a slot already");
       Pod::Slot& slot = slots[number];
-      slot.transport->attach(device);
+      slot.transport->attach(device, [&](std::span<const int> notifiers) {
+        machine().add_ioeventfds(notifiers, slot.address + transport::VirtioMmio::notify_register);
+      });
       slot.device = std::move(device);
-      uint32_t index = 0;
-      for (const int fd : slot.transport->notifiers()) {
-        machine().add_ioeventfd(fd, slot.address + transport::VirtioMmio::notify_register, index++);
-      }
     });
   }
 

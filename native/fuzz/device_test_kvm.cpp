@@ -1,11 +1,15 @@
-// Cases of what stands behind the vCPU loop: buses, the dispatch of exits, the ports of the platform. No /dev/kvm.
+// Cases of what stands behind the vCPU loop: buses, the dispatch of exits, the ports of the platform. Only the last needs /dev/kvm, and
+// says so where it is missing.
 #include <linux/kvm.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
 
 #include "fuzz/device_test.h"
 #include "kvm/exits.h"
+#include "kvm/machine.h"
 #include "kvm/platform.h"
 
 namespace tskata::testing {
@@ -176,6 +180,35 @@ void platform_ports() {
   expect(!it.port(KVM_EXIT_IO_IN, 0x3fe, 2, 1) && it.data(2)[1] == std::byte{0x42}, "a word is two registers");
 }
 
+// A notification that another descriptor listens for already is refused by KVM: then none of the others is listened for either.
+void ioeventfds_all_or_none() {
+  if (::access("/dev/kvm", R_OK | W_OK) != 0) {
+    std::printf("no /dev/kvm that may be opened: nothing tested\n");
+    return;
+  }
+  constexpr uint64_t address = 0x1000'0050;
+  kvm::Machine machine(kvm::System("/dev/kvm"), [](const kvm::Ending&) {});
+  std::vector<os::Descriptor> events;
+  std::vector<int> fds;
+  for (int i = 0; i < 3; ++i) {
+    events.emplace_back(os::checked(::eventfd(0, EFD_CLOEXEC), "eventfd"));
+    fds.push_back(events.back().get());
+  }
+  const auto refused = [&](std::span<const int> all) {
+    try {
+      machine.add_ioeventfds(all, address);
+      return false;
+    } catch (const std::system_error& error) {
+      return error.code().value() == EEXIST || error.code().value() == EBADF;
+    }
+  };
+  const std::array broken{fds[0], fds[1], -1};
+  expect(refused(broken), "no descriptor");
+  expect(!refused(fds), "nothing of the first attempt is left");
+  expect(refused(fds), "one listener each");
+  expect(refused(std::span(fds).first(1)), "those that stood are not taken away");
+}
+
 }  // namespace
 
 std::vector<Case> kvm_cases() {
@@ -188,6 +221,7 @@ std::vector<Case> kvm_cases() {
       {"kvm: handler that throws", handler_that_throws},
       {"kvm: counters are bounded", counters_are_bounded},
       {"kvm: reset and serial ports", platform_ports},
+      {"kvm: notifications of a device, all or none", ioeventfds_all_or_none},
   };
 }
 

@@ -1,6 +1,7 @@
 // Cases of virtio-mmio: its registers, the status machine behind them, and what a driver may do wrong (virtio 1.2 §2.1, §3.1, §4.2).
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -584,6 +585,38 @@ void many_threads() {
   expect(it.negotiate(), "the device is as new");
 }
 
+// What listens for notifications fails: the slot is as empty as before, and the device is nobody's.
+void attach_fails() {
+  MmioGuest it;
+  const auto probe = std::make_shared<Probe>();
+  const auto fails = [&](const transport::VirtioMmio::Listen& listen) {
+    try {
+      it.slot().attach(probe, listen);
+    } catch (const std::system_error&) {
+      return true;
+    }
+    return false;
+  };
+  size_t queues = 0;
+  expect(fails([&](std::span<const int> notifiers) {
+           queues = notifiers.size();
+           throw std::system_error(ENOSPC, std::generic_category(), "ioeventfd");
+         }),
+         "the error is the caller's");
+  expect(queues == 3, "a notifier for each queue");
+  rlimit before{};
+  os::checked(::getrlimit(RLIMIT_NOFILE, &before), "getrlimit");
+  const rlimit none{0, before.rlim_max};
+  os::checked(::setrlimit(RLIMIT_NOFILE, &none), "setrlimit");
+  const bool refused = fails({});
+  os::checked(::setrlimit(RLIMIT_NOFILE, &before), "setrlimit");
+  expect(refused, "no descriptors");
+  expect(it.read(mmio::device_id) == 0 && !it.negotiate() && it.slot().notifiers().empty(), "a placeholder still");
+  expect(!probe->config_changed, "the device knows nothing of the slot");
+  it.slot().attach(std::make_shared<devices::rng::RngDevice>());
+  random_bytes(it, [&](uint32_t index) { it.write(mmio::queue_notify, index); });
+}
+
 void attach_while_it_is_read() {
   for (int round = 0; round < 50; ++round) {
     MmioGuest it;
@@ -635,6 +668,7 @@ std::vector<Case> mmio_cases() {
       {"mmio: a guest that would fill the log", log_is_bounded},
       {"mmio: many threads", many_threads},
       {"mmio: device attached while the slot is read", attach_while_it_is_read},
+      {"mmio: device that cannot be attached", attach_fails},
   };
   const std::vector<std::pair<std::string, virtio::QueueLayout>> broken{
       {"no size", {0, base, base + 4096, base + 8192}},

@@ -66,14 +66,28 @@ void Machine::add_irqfd(int fd, uint32_t line) {
   KVM_IOCTL(fd_.get(), KVM_IRQFD, &request);
 }
 
-void Machine::add_ioeventfd(int fd, uint64_t address, uint32_t value) {
+void Machine::set_ioeventfd(int fd, uint64_t address, uint32_t value, uint32_t flags) {
   kvm_ioeventfd request{};
   request.datamatch = value;
   request.addr = address;
   request.len = 4;
   request.fd = fd;
-  request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
+  request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | flags;
   KVM_IOCTL(fd_.get(), KVM_IOEVENTFD, &request);
+}
+
+void Machine::add_ioeventfds(std::span<const int> fds, uint64_t address) {
+  uint32_t added = 0;
+  try {
+    for (const int fd : fds) {
+      set_ioeventfd(fd, address, added, 0);
+      ++added;
+    }
+  } catch (...) {
+    // KVM keeps what it was given when the descriptor is closed, and would refuse the next device at this address.
+    while (added-- > 0) set_ioeventfd(fds[added], address, added, KVM_IOEVENTFD_FLAG_DEASSIGN);
+    throw;
+  }
 }
 
 std::vector<virtio::MemoryRegion> Machine::regions() const {

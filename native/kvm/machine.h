@@ -26,8 +26,9 @@ class Machine {
   Bus& mmio() { return mmio_; }  // refuses ranges once the machine runs, as do the above
   // A write to the descriptor raises the line.
   void add_irqfd(int fd, uint32_t line);
-  // A write of `value` (4 bytes) to the address is a write to the descriptor, without an exit to us.
-  void add_ioeventfd(int fd, uint64_t address, uint32_t value);
+  // A write of a descriptor's index (4 bytes) to the address is a write to that descriptor, without an exit to us. All of them, or, when
+  // one is refused, none.
+  void add_ioeventfds(std::span<const int> fds, uint64_t address);
 
   // -- memory ------------------------------------------------------------------------------------------------------------
   // Complete once the first device has asked for it.
@@ -52,6 +53,7 @@ class Machine {
  private:
   std::vector<virtio::MemoryRegion> regions() const;
   void add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags);
+  void set_ioeventfd(int fd, uint64_t address, uint32_t value, uint32_t flags);
   void require_not_started() const;
 
   os::Descriptor fd_;

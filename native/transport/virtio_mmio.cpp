@@ -97,11 +97,13 @@ VirtioMmio::~VirtioMmio() {
   reset();
 }
 
-void VirtioMmio::attach(std::shared_ptr<virtio::Device> device) {
+void VirtioMmio::attach(std::shared_ptr<virtio::Device> device, const Listen& listen) {
   const std::lock_guard lock(mutex_);
   if (device_ != nullptr) throw std::logic_error("the slot has a device");
   std::vector<Ring> rings(device->queue_count());
   for (Ring& ring : rings) ring.kick.reset(os::checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"));
+  if (listen) listen(notifiers_of(rings));
+  // Nothing fails from here on.
   rings_ = std::move(rings);
   device->on_config_change([interrupts = interrupts_] { interrupts->signal(interrupt_configuration); });
   device_ = std::move(device);
@@ -109,8 +111,12 @@ void VirtioMmio::attach(std::shared_ptr<virtio::Device> device) {
 
 std::vector<int> VirtioMmio::notifiers() const {
   const std::lock_guard lock(mutex_);
+  return notifiers_of(rings_);
+}
+
+std::vector<int> VirtioMmio::notifiers_of(const std::vector<Ring>& rings) {
   std::vector<int> out;
-  for (const Ring& ring : rings_) out.push_back(ring.kick.get());
+  for (const Ring& ring : rings) out.push_back(ring.kick.get());
   return out;
 }
 

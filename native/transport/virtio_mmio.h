@@ -24,8 +24,10 @@ class VirtioMmio {
   VirtioMmio(std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise);
   ~VirtioMmio();  // the vCPUs have stopped; stops the device's queues
 
-  // Gives the placeholder its identity, once.
-  void attach(std::shared_ptr<virtio::Device> device);
+  // Is given the notifiers of a device's queues before its driver can see it.
+  using Listen = std::function<void(std::span<const int> notifiers)>;
+  // Gives the placeholder its identity, once. When `listen` throws, or there are no descriptors left, it stays a placeholder.
+  void attach(std::shared_ptr<virtio::Device> device, const Listen& listen = {});
   // Becomes readable when the driver notifies queue `index`, one for each queue of the device. Stays the slot's.
   std::vector<int> notifiers() const;
 
@@ -54,6 +56,7 @@ class VirtioMmio {
     void clear();
   };
 
+  static std::vector<int> notifiers_of(const std::vector<Ring>& rings);
   uint32_t read_register(uint64_t offset);
   uint32_t device_features() const;
   void write_register(uint64_t offset, uint32_t value);

@@ -18,6 +18,11 @@ export interface Machine {
   readonly pid: number;
   /** Resolves with how it ended, in words. */
   readonly ended: Promise<string>;
+  /**
+   * Gives one of its placeholders a device while it runs, and returns the slot's name on the guest's platform bus: there the guest's
+   * kernel finds the device once that name is written to `drivers/virtio-mmio/bind`. A driver without placeholders refuses.
+   */
+  attach(device: VirtioDevice): string;
   /** Ends it now. */
   kill(): void;
   /** Exits to the VMM by cause, one record a vCPU; nothing where another process has them. */

@@ -42,8 +42,8 @@ export interface MachineDescription {
 
 export interface BuiltMachine {
   readonly machine: KvmMachine;
-  /** Gives an empty slot an identity; the guest finds it when its driver is bound again. */
-  attach(device: VirtioDevice): number;
+  /** Gives an empty slot an identity, before or after the start; returns the slot's name on the guest's platform bus. */
+  attach(device: VirtioDevice): string;
 }
 
 export function buildMachine(description: MachineDescription): BuiltMachine {
@@ -81,12 +81,12 @@ function build(system: KvmSystem, machine: KvmMachine, description: MachineDescr
   return { machine, attach: attacher(machine, devices.length, slots) };
 }
 
-function attacher(machine: KvmMachine, used: number, slots: number): (device: VirtioDevice) => number {
+function attacher(machine: KvmMachine, used: number, slots: number): (device: VirtioDevice) => string {
   let next = used;
   return (device) => {
     if (next === slots) throw new TskataError("unavailable", `the machine's ${slots} device slots are all taken`);
     machine.attach(next, device);
-    return next++;
+    return slotName(next++);
   };
 }
 
@@ -180,6 +180,11 @@ function encodeMsrs(entries: readonly (readonly [number, bigint])[]): Buffer {
 
 function slotAddress(slot: number): number {
   return layout.SLOTS + slot * layout.SLOT_BYTES;
+}
+
+/** The kernel numbers the slots in the order in which its command line names them. */
+function slotName(slot: number): string {
+  return `virtio-mmio.${slot}`;
 }
 
 /** What this machine's kernel must be told: how it restarts, that there is nothing to look for, where its devices are. */

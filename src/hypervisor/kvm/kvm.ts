@@ -8,7 +8,7 @@ import { kernelCommandLine, type Machine, type MachineOptions } from "../machine
 const PLACEHOLDERS = 4;
 
 export function startKvm(kvm: string, options: MachineOptions): Machine {
-  const { machine } = buildMachine({
+  const { machine, attach } = buildMachine({
     kvm,
     kernel: options.kernel,
     image: options.image,
@@ -25,5 +25,5 @@ export function startKvm(kvm: string, options: MachineOptions): Machine {
     void machine.ended.then((ending) => done(describeEnding(ending)));
   }).finally(() => void machine.close());
   machine.start();
-  return { pid: process.pid, ended, kill: () => killed(), exits: () => machine.exits() };
+  return { pid: process.pid, ended, attach, kill: () => killed(), exits: () => machine.exits() };
 }

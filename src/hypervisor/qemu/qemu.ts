@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { TskataError } from "../../base/errors.ts";
-import { native } from "../../native.ts";
+import { native, type VirtioDevice } from "../../native.ts";
 import { GUEST_RESTARTED } from "../../vmm/endings.ts";
 import type { Machine, MachineOptions } from "../machine.ts";
 import { qemuArguments } from "./command-line.ts";
@@ -37,7 +37,11 @@ export function startQemu(driver: QemuDriver, options: MachineOptions): Machine 
     for (const server of servers) server.close();
   });
   if (child.pid === undefined) throw new TskataError("unavailable", `start ${driver.program}`);
-  return { pid: child.pid, ended, kill: () => void child.kill("SIGKILL"), exits: () => [] };
+  return { pid: child.pid, ended, attach: refuseDevice, kill: () => void child.kill("SIGKILL"), exits: () => [] };
+}
+
+function refuseDevice({ kind }: VirtioDevice): never {
+  throw new TskataError("unavailable", `attach a ${kind} device: QEMU's microvm has no slots for devices that come after its start`);
 }
 
 /** Its stdout is the guest's console, in a pipe, because a file of its own would grow with what the guest prints. */
