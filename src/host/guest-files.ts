@@ -1,29 +1,37 @@
 /** Guest kernel and image are whole before a machine is started with them: half a file fails in ways nobody can read. */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
+import { BZIMAGE_HEAD_BYTES, bzImageProblem, readBzImage } from "../vmm/arch/x86_64/bzimage.ts";
 
 export interface GuestFile {
   readonly file: string;
   readonly bytes: number;
 }
 
-/** ELF64 (elf(5)): every program header's bytes must be in the file. */
+/** An ELF file (`vmlinux`) or a bzImage. */
 export function checkKernel(file: string): GuestFile {
   return inspect("guest kernel", file, (read, size) => {
-    const header = read(0, 64);
-    if (header.length < 64 || header.readUInt32BE(0) !== 0x7f454c46 || header[4] !== 2) return "not a 64-bit ELF file";
-    const offset = Number(header.readBigUInt64LE(32));
-    const entry = header.readUInt16LE(54);
-    const count = header.readUInt16LE(56);
-    if (entry < 56 || count === 0) return "not an executable ELF file";
-    const table = offset > size ? Buffer.alloc(0) : read(offset, entry * count);
-    if (table.length < entry * count) return "truncated: its program headers are missing";
-    for (let at = 0; at < table.length; at += entry) {
-      const end = Number(table.readBigUInt64LE(at + 8) + table.readBigUInt64LE(at + 32));
-      if (end > size) return `truncated: ${size} bytes of at least ${end}`;
-    }
-    return undefined;
+    const head = read(0, BZIMAGE_HEAD_BYTES);
+    const bzImage = readBzImage(head);
+    if (bzImage !== undefined) return bzImageProblem(bzImage, size);
+    if (head.length < 64 || head.readUInt32BE(0) !== 0x7f454c46 || head[4] !== 2) return "neither a 64-bit ELF file nor a bzImage";
+    return elfProblem(head, read, size);
   });
+}
+
+/** ELF64 (elf(5)): every program header's bytes must be in the file. */
+function elfProblem(header: Buffer, read: Read, size: number): string | undefined {
+  const offset = Number(header.readBigUInt64LE(32));
+  const entry = header.readUInt16LE(54);
+  const count = header.readUInt16LE(56);
+  if (entry < 56 || count === 0) return "not an executable ELF file";
+  const table = offset > size ? Buffer.alloc(0) : read(offset, entry * count);
+  if (table.length < entry * count) return "truncated: its program headers are missing";
+  for (let at = 0; at < table.length; at += entry) {
+    const end = Number(table.readBigUInt64LE(at + 8) + table.readBigUInt64LE(at + 32));
+    if (end > size) return `truncated: ${size} bytes of at least ${end}`;
+  }
+  return undefined;
 }
 
 const EROFS_SUPER_OFFSET = 1024;

@@ -1,5 +1,6 @@
 /** Reads a kernel file: which bytes go where, and where it is entered in 64-bit mode. */
 import { TskataError } from "../base/errors.ts";
+import { type BzImage, bzImageProblem, readBzImage } from "./arch/x86_64/bzimage.ts";
 
 export interface KernelImage {
   readonly entry: number;
@@ -18,16 +19,18 @@ const ELF_HEADER_BYTES = 64;
 const PROGRAM_HEADER_BYTES = 56;
 const PT_LOAD = 1;
 const MACHINE_X86_64 = 62;
-const SETUP_HEADER = 0x1f1;
-const SECTOR = 512;
 const BZIMAGE_LOAD = 0x10_0000;
 const ENTRY_64 = 0x200;
-const XLF_KERNEL_64 = 1;
 const LOWEST = 0x10_0000;
 
 export function parseKernel(head: Buffer, fileBytes: number, name: string): KernelImage {
   if (head.length >= ELF_HEADER_BYTES && head.subarray(0, 4).equals(Buffer.from("\x7fELF", "latin1"))) return parseElf(head, fileBytes, name);
-  if (head.length > 0x280 && head.toString("latin1", 0x202, 0x206) === "HdrS") return parseBzImage(head, fileBytes, name);
+  const bzImage = readBzImage(head);
+  if (bzImage !== undefined) {
+    const problem = bzImageProblem(bzImage, fileBytes);
+    if (problem !== undefined) throw new TskataError("unavailable", `guest kernel ${name}: ${problem}`);
+    return loadBzImage(bzImage, fileBytes);
+  }
   throw new TskataError("unavailable", `guest kernel ${name}: neither an ELF file nor a bzImage`);
 }
 
@@ -51,18 +54,12 @@ function parseElf(head: Buffer, fileBytes: number, name: string): KernelImage {
   return { entry: Number(head.readBigUInt64LE(24)), pieces, end, header: undefined };
 }
 
-function parseBzImage(head: Buffer, fileBytes: number, name: string): KernelImage {
-  const broken = (what: string): TskataError => new TskataError("unavailable", `guest kernel ${name}: ${what}`);
-  if (head.readUInt16LE(0x206) < 0x20c || (head.readUInt16LE(0x236) & XLF_KERNEL_64) === 0) throw broken("a bzImage without a 64-bit entry");
-  const setupBytes = ((head.readUInt8(SETUP_HEADER) || 4) + 1) * SECTOR;
-  if (setupBytes >= fileBytes) throw broken("truncated: nothing behind its setup code");
-  // The header ends where the jump at its start goes to (boot.rst, "details of header fields").
-  const header = Buffer.from(head.subarray(SETUP_HEADER, 0x202 + head.readUInt8(0x201)));
-  const protectedBytes = fileBytes - setupBytes;
+function loadBzImage({ setupBytes, end, header }: BzImage, fileBytes: number): KernelImage {
+  const bytes = fileBytes - setupBytes;
   return {
     entry: BZIMAGE_LOAD + ENTRY_64,
-    pieces: [{ fileOffset: setupBytes, address: BZIMAGE_LOAD, bytes: protectedBytes }],
-    end: Math.max(BZIMAGE_LOAD + protectedBytes, Number(head.readBigUInt64LE(0x258)) + head.readUInt32LE(0x260)),
+    pieces: [{ fileOffset: setupBytes, address: BZIMAGE_LOAD, bytes }],
+    end: Math.max(BZIMAGE_LOAD + bytes, end),
     header,
   };
 }

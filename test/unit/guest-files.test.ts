@@ -28,6 +28,19 @@ function elf(...segments: [offset: number, size: number][]): Buffer {
   return header;
 }
 
+/** A bzImage of two sectors of setup code and so many bytes behind them. */
+function bzImage(kernelBytes: number, change: (bytes: Buffer) => void = () => {}): Buffer {
+  const bytes = Buffer.alloc(2 * 512 + kernelBytes);
+  bytes.writeUInt8(1, 0x1f1);
+  bytes.writeUInt32LE(Math.ceil(kernelBytes / 16), 0x1f4);
+  bytes.writeUInt8(0x6a, 0x201);
+  bytes.write("HdrS", 0x202, "latin1");
+  bytes.writeUInt16LE(0x20f, 0x206);
+  bytes.writeUInt16LE(1, 0x236);
+  change(bytes);
+  return bytes;
+}
+
 function erofs(blocks: number, blockBits: number, bytes: number): Buffer {
   const image = Buffer.alloc(bytes);
   image.writeUInt32LE(0xe0f5e1e2, 1024);
@@ -49,13 +62,30 @@ test("a kernel must hold all its segments", (t) => {
   t.throws(() => checkKernel(store(t, whole.subarray(0, 100))), failure("unavailable", /: truncated: its program headers are missing$/));
 });
 
+test("a bzImage must hold all of its kernel, and may have a signature behind", (t) => {
+  const whole = bzImage(4096);
+  t.is(checkKernel(store(t, whole)).bytes, 5120);
+  t.is(checkKernel(store(t, Buffer.concat([whole, Buffer.alloc(100)]))).bytes, 5220);
+  t.throws(() => checkKernel(store(t, whole.subarray(0, 5119))), failure("unavailable", /^guest kernel .*: truncated: 5119 bytes of at least 5120$/));
+  t.throws(() => checkKernel(store(t, whole.subarray(0, 1024))), failure("unavailable", /: truncated: 1024 bytes of at least 5120$/));
+  const none = bzImage(4096, (bytes) => void bytes.writeUInt32LE(0, 0x1f4));
+  t.throws(() => checkKernel(store(t, none)), failure("unavailable", /: a bzImage with nothing behind its setup code$/));
+  for (const [at, value] of [
+    [0x236, 0],
+    [0x206, 0x20b],
+  ] as const) {
+    const old = bzImage(4096, (bytes) => void bytes.writeUInt16LE(value, at));
+    t.throws(() => checkKernel(store(t, old)), failure("unavailable", /: a bzImage without a 64-bit entry$/));
+  }
+});
+
 test("what is no kernel", (t) => {
   for (const bytes of ["", "MZ", "x".repeat(100), elf([0, 0]).subarray(0, 63)])
-    t.throws(() => checkKernel(store(t, bytes)), failure("unavailable", /: not a 64-bit ELF file$/));
+    t.throws(() => checkKernel(store(t, bytes)), failure("unavailable", /: neither a 64-bit ELF file nor a bzImage$/));
   t.throws(() => checkKernel(store(t, elf())), failure("unavailable", /: not an executable ELF file$/));
   const small = elf([0, 0]);
   small[4] = 1;
-  t.throws(() => checkKernel(store(t, small)), failure("unavailable", /: not a 64-bit ELF file$/));
+  t.throws(() => checkKernel(store(t, small)), failure("unavailable", /: neither a 64-bit ELF file nor a bzImage$/));
 });
 
 test("an image must hold all its blocks", (t) => {
@@ -95,5 +125,6 @@ test("any damage to the bytes gives a file or our error", (t) => {
     );
   };
   run(Buffer.concat([elf([176, 50], [100, 20]), Buffer.alloc(200)]), 0, checkKernel);
+  run(bzImage(1024), 0x1f0, checkKernel);
   run(erofs(2, 12, 8192), 1024, checkImage);
 });

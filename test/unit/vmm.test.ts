@@ -227,6 +227,7 @@ test("a kernel that is none, or half of one, is refused by name", (t) => {
 test("a bzImage: what follows its setup code goes to 1 MiB, entered in 64-bit mode", (t) => {
   const bytes = Buffer.alloc(4096);
   bytes.writeUInt8(2, 0x1f1);
+  bytes.writeUInt32LE(98_464 / 16, 0x1f4);
   bytes.writeUInt8(0x6a, 0x201);
   bytes.write("HdrS", 0x202, "latin1");
   bytes.writeUInt16LE(0x20f, 0x206);
@@ -236,6 +237,7 @@ test("a bzImage: what follows its setup code goes to 1 MiB, entered in 64-bit mo
   const kernel = parseKernel(bytes, 100_000, "k");
   t.like(kernel, { entry: 0x10_0200, end: 0x300_0000, pieces: [{ fileOffset: 1536, address: 0x10_0000, bytes: 98_464 }] });
   t.is(kernel.header?.length, 0x202 + 0x6a - 0x1f1);
+  t.throws(() => parseKernel(bytes, 99_999, "k"), failure("unavailable", /truncated: 99999 bytes of at least 100000/));
   bytes.writeUInt16LE(0, 0x236);
   t.throws(() => parseKernel(bytes, 100_000, "k"), failure("unavailable", /without a 64-bit entry/));
 });

@@ -1,8 +1,9 @@
 /** Guests that end, hang or misbehave instead of starting: each is told by name within its limit, and nothing stays behind. */
-import { statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
+import { testbedKernel } from "../../scripts/testbed/kernel.ts";
 import { describe, driver, hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("endings");
@@ -64,4 +65,17 @@ test.serial("a guest that floods its console neither fills the disk nor outlives
   t.regex(outcome.stderr, /not ready after 25 s.*0123456789/s, describe(outcome));
   t.true(largest > 0 && largest <= 1024 * 1024, `console.log had ${largest} bytes`);
   t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("a bzImage boots, here one without drivers for our image", async (t) => {
+  const { image, version } = await testbedKernel();
+  const config = scratch.config("bzimage", `[guest]\nkernel = ${JSON.stringify(image)}\nkernel_parameters = ["loglevel=7"]\n`);
+  let banner: string | undefined;
+  const console = join(scratch.root, "bzimage/pod/console.log");
+  const watch = setInterval(() => {
+    if (existsSync(console)) banner ??= /Linux version (\S+) /.exec(readFileSync(console, "utf8"))?.[1];
+  }, 50);
+  await refused(t, "bzimage", config, /the virtual machine has ended: the guest kernel panicked: VFS: Unable to mount root fs/);
+  clearInterval(watch);
+  t.is(banner, version);
 });
