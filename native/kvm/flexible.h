@@ -27,7 +27,7 @@ struct StatisticHead {
   uint32_t bucket_size;
 };
 
-// kvm_xsave without what KVM_CAP_XSAVE2 adds.
+// kvm_xsave. Where there is KVM_CAP_XSAVE2 its flexible array holds what a guest's XSAVE area has beyond this (AMX).
 struct Xsave {
   uint32_t region[1024];
 };
@@ -40,5 +40,6 @@ constexpr unsigned long set_msrs = _IOW(KVMIO, 0x89, EntriesHead);
 
 constexpr unsigned long get_xsave = _IOR(KVMIO, 0xa4, Xsave);
 constexpr unsigned long set_xsave = _IOW(KVMIO, 0xa5, Xsave);
+constexpr unsigned long get_xsave2 = _IOR(KVMIO, 0xcf, Xsave);
 
 }  // namespace tskata::kvm

@@ -31,14 +31,6 @@ void install_kick_handler() {
   (void)installed;
 }
 
-struct StatePart {
-  std::string_view name;
-  size_t bytes;
-  unsigned long get;
-  unsigned long set;
-  const char* get_name;
-  const char* set_name;
-};
 #define STATE_PART(name, bytes, get, set) \
   { name, bytes, get, set, #get, #set }
 
@@ -87,6 +79,7 @@ Vcpu::Vcpu(int vm, unsigned id, size_t run_bytes, const Bus& ports, const Bus& m
       run_bytes_(run_bytes),
       run_(map_run(fd_.get(), run_bytes)),
       statistics_(::ioctl(fd_.get(), KVM_GET_STATS_FD, 0)),  // now: while the vCPU runs this request would wait; old kernels have none
+      xsave_bytes_(static_cast<size_t>(KVM_IOCTL(vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2))),
       exits_(ports, memory),
       ended_(std::move(ended)) {
   install_kick_handler();
@@ -104,19 +97,25 @@ void Vcpu::require_still() const {
   changed_.wait(lock, [this] { return parked_ || over_; });
 }
 
+// KVM_SET_XSAVE reads as many bytes as KVM_GET_XSAVE2 writes (KVM API §4.43): not the size that its number names.
+StatePart Vcpu::part(std::string_view name) const {
+  if (name == "xsave" && xsave_bytes_ > 0) return {name, xsave_bytes_, get_xsave2, set_xsave, "KVM_GET_XSAVE2", "KVM_SET_XSAVE"};
+  return state_part(name);
+}
+
 std::vector<std::byte> Vcpu::state(std::string_view name) const {
-  const StatePart& part = state_part(name);
+  const StatePart it = part(name);
   require_still();
-  std::vector<std::byte> out(part.bytes);
-  call(fd_.get(), part.get, reinterpret_cast<uintptr_t>(out.data()), part.get_name);
+  std::vector<std::byte> out(it.bytes);
+  call(fd_.get(), it.get, reinterpret_cast<uintptr_t>(out.data()), it.get_name);
   return out;
 }
 
 void Vcpu::set_state(std::string_view name, std::span<const std::byte> bytes) {
-  const StatePart& part = state_part(name);
-  if (bytes.size() != part.bytes) throw std::invalid_argument("vCPU state " + std::string(name) + " of a wrong size");
+  const StatePart it = part(name);
+  if (bytes.size() != it.bytes) throw std::invalid_argument("vCPU state " + std::string(name) + " of a wrong size");
   require_still();
-  call(fd_.get(), part.set, reinterpret_cast<uintptr_t>(bytes.data()), part.set_name);
+  call(fd_.get(), it.set, reinterpret_cast<uintptr_t>(bytes.data()), it.set_name);
 }
 
 void Vcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {

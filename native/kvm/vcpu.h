@@ -18,6 +18,16 @@
 
 namespace tskata::kvm {
 
+// A part of a vCPU's state: its size, and the requests that get and set it.
+struct StatePart {
+  std::string_view name;
+  size_t bytes;
+  unsigned long get;
+  unsigned long set;
+  const char* get_name;
+  const char* set_name;
+};
+
 // Its state is there while the vCPU is not running; asked for earlier it is refused, since KVM would keep the caller waiting for as long
 // as the guest likes.
 class Vcpu {
@@ -27,7 +37,7 @@ class Vcpu {
   ~Vcpu();
 
   // Parts of the state by name: "regs", "sregs", "fpu", "xsave", "xcrs", "lapic", "events", "debugregs", "mp_state". The bytes are the
-  // kernel's structures.
+  // kernel's structures; "xsave" is as large as the guest's XSAVE area needs, 4096 at least.
   std::vector<std::byte> state(std::string_view part) const;
   void set_state(std::string_view part, std::span<const std::byte> bytes);
   void set_cpuid(std::span<const kvm_cpuid_entry2> entries);
@@ -56,12 +66,14 @@ class Vcpu {
   bool end(Ending why);
   void kick();
   void require_still() const;
+  StatePart part(std::string_view name) const;
 
   unsigned id_;
   os::Descriptor fd_;
   size_t run_bytes_;
   kvm_run* run_;  // shared with the kernel
   os::Descriptor statistics_;
+  size_t xsave_bytes_;  // of KVM_GET_XSAVE2; 0 where the kernel has only the request of a fixed size
   Exits exits_;
   std::function<void(Ending)> ended_;
   std::thread thread_;  // its owner's: other threads know it by self_

@@ -19,6 +19,7 @@ const SLOT = 0x1000_0000;
 const FILE = 0x2000_0000;
 const LINE = 5;
 const LIMIT_MS = 20_000;
+const KVM_CAP_XSAVE2 = 208;
 
 const HLT = [0xf4];
 const UD2 = [0x0f, 0x0b];
@@ -340,6 +341,26 @@ kvmTest("every part of the state is what it was set to", (t, system) => {
     t.regex(thrown(() => machine.setState(part, before.subarray(1))).message, /wrong size/);
   }
   t.regex(thrown(() => machine.setState("ioapic", machine.state("pic-slave"))).message, /another/);
+});
+
+kvmTest("the XSAVE area is as large as the guest may need, not as the first request for it was", (t, system) => {
+  const machine = guest(t, system, HLT);
+  machine.setCpuid(0, system.supportedCpuid());
+  const asked = system.capability(KVM_CAP_XSAVE2);
+  const area = machine.vcpuState(0, "xsave");
+  t.is(area.length, asked === 0 ? PAGE : asked);
+  t.true(area.length >= PAGE);
+  if (area.length === PAGE) t.log("this host's guests need no more than 4096 bytes");
+  // The legacy region after a reset: control word and MXCSR (SDM vol. 1 §13.4.1).
+  t.is(area.readUInt16LE(0), 0x37f);
+  t.is(area.readUInt32LE(24), 0x1f80);
+  area[512] = 3; // XSTATE_BV: x87 and SSE are in use
+  area[160] = 0x66; // a byte of the first SSE register
+  machine.setVcpuState(0, "xsave", area);
+  t.is(machine.vcpuState(0, "xsave")[160], 0x66);
+  const last = Buffer.concat([area, Buffer.alloc(1)]);
+  t.regex(thrown(() => machine.setVcpuState(0, "xsave", last)).message, /wrong size/);
+  t.regex(thrown(() => machine.setVcpuState(0, "xsave", area.subarray(0, area.length - 64))).message, /wrong size/);
 });
 
 kvmTest("the clock and model-specific registers", (t, system) => {
