@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <system_error>
 
@@ -46,28 +47,48 @@ Napi::Value guarded(const Napi::CallbackInfo& info, Body&& body) {
 }
 
 // Calls into JavaScript from other threads. Keeps the process alive only while `referenced`.
+//
+// A thread-safe function goes with its environment, whoever still holds it, and an answer of napi_closing is the last that may be asked of
+// it: whoever touched it after that would wait for a mutex in freed memory. Its finalizer comes before, so that is where it is let go.
 class Callback {
  public:
-  Callback(Napi::Env env, Napi::Function function, const char* name, bool referenced)
-      : function_(Napi::ThreadSafeFunction::New(env, function, name, 0, 1)) {
-    if (!referenced) function_.Unref(env);
+  Callback(Napi::Env env, Napi::Function function, const char* name, bool referenced) {
+    const auto finalize = [state = state_](Napi::Env) {
+      const std::lock_guard lock(state->mutex);
+      state->gone = true;
+    };
+    state_->function = Napi::ThreadSafeFunction::New(env, function, name, 0, 1, finalize);
+    if (!referenced) state_->function.Unref(env);
   }
-  ~Callback() { function_.Release(); }
+  ~Callback() {
+    const std::lock_guard lock(state_->mutex);
+    if (!state_->gone) state_->function.Release();
+  }
   Callback(const Callback&) = delete;
   Callback& operator=(const Callback&) = delete;
 
-  // `make` runs on the JavaScript thread.
+  // `make` runs on the JavaScript thread, or not at all when the environment is going down.
   void call(std::function<void(Napi::Env, Napi::Function)> make) const {
-    auto* const boxed = new std::function<void(Napi::Env, Napi::Function)>(std::move(make));
-    const napi_status status = function_.NonBlockingCall(boxed, [](Napi::Env env, Napi::Function function, auto* body) {
-      const std::unique_ptr<std::function<void(Napi::Env, Napi::Function)>> owned(body);
+    auto boxed = std::make_unique<Body>(std::move(make));
+    const std::lock_guard lock(state_->mutex);
+    if (state_->gone) return;
+    const napi_status status = state_->function.NonBlockingCall(boxed.get(), [](Napi::Env env, Napi::Function function, Body* body) {
+      const std::unique_ptr<Body> owned(body);
       if (env != nullptr) (*owned)(env, function);
     });
-    if (status != napi_ok) delete boxed;  // the environment is going down
+    if (status == napi_ok) (void)boxed.release();
+    else state_->gone = true;
   }
 
  private:
-  Napi::ThreadSafeFunction function_;
+  using Body = std::function<void(Napi::Env, Napi::Function)>;
+  struct State {
+    std::mutex mutex;
+    Napi::ThreadSafeFunction function;
+    bool gone = false;
+  };
+
+  std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 // A promise that any thread may settle, once.

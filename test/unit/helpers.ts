@@ -23,8 +23,15 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-export async function runProgram(program: string, args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}): Promise<Outcome> {
-  const child = spawn(program, args, { ...options, stdio: ["ignore", "pipe", "pipe"] });
+interface ProgramOptions {
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  /** Milliseconds; then it is killed. */
+  readonly timeout?: number;
+}
+
+export async function runProgram(program: string, args: readonly string[], options: ProgramOptions = {}): Promise<Outcome> {
+  const child = spawn(program, args, { ...options, killSignal: "SIGKILL", stdio: ["ignore", "pipe", "pipe"] });
   let [stdout, stderr] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (part: string) => (stdout += part));
   child.stderr.setEncoding("utf8").on("data", (part: string) => (stderr += part));

@@ -579,9 +579,9 @@ kvmTest("methods want their own object", (t, system) => {
   t.throws(() => Reflect.construct(system.constructor, []).apiVersion);
 });
 
-kvmTest("a process ends while its guest spins", async (t) => {
-  const folder = temporaryFolder(t);
-  const script = join(folder, "spin.ts");
+/** A process whose guest spins, and what ends that process; its exit code. */
+async function spinning(t: ExecutionContext, end: string): Promise<number | null> {
+  const script = join(temporaryFolder(t), "spin.ts");
   const from = (file: string): string => JSON.stringify(join(repository, file));
   writeFileSync(
     script,
@@ -595,8 +595,16 @@ kvmTest("a process ends while its guest spins", async (t) => {
      machine.setVcpuState(0, "sregs", bootSpecialRegisters(machine.vcpuState(0, "sregs")));
      machine.setVcpuState(0, "regs", bootRegisters(${PROGRAM}));
      machine.start();
-     setTimeout(() => process.exit(7), 50);`,
+     await new Promise((done) => setTimeout(done, 50));
+     ${end}`,
   );
-  const { code, stderr } = await runProgram(process.execPath, [script]);
-  t.is(code, 7, stderr);
+  const { code } = await runProgram(process.execPath, [script], { timeout: LIMIT_MS });
+  return code;
+}
+
+kvmTest("a process ends while its guest spins, whatever ends it", async (t) => {
+  t.is(await spinning(t, "process.exit(7);"), 7);
+  t.is(await spinning(t, ""), 0);
+  t.is(await spinning(t, "await new Promise(() => {});"), 13);
+  t.is(await spinning(t, "machine.close();"), 0);
 });
