@@ -1,9 +1,14 @@
-// Cases of the block device, over files in memory.
+// Cases of the block device, each by a ring and by threads, where the kernel has rings.
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <array>
+#include <cstdio>
+#include <map>
+#include <thread>
 
 #include "devices/blk/blk.h"
 #include "fuzz/device_test.h"
@@ -19,12 +24,17 @@ constexpr uint64_t disk_bytes = 1 << 20;
 constexpr uint64_t sectors = disk_bytes / sector_bytes;
 constexpr uint64_t all_features = virtio::feature_indirect_desc | feature_flush | feature_discard | feature_write_zeroes;
 
+// Which way the case at hand goes.
+bool by_ring = true;
+
+BlkOptions options(Descriptor file, bool readonly, std::string id) { return {std::move(file), readonly, std::move(id), 2, by_ring}; }
+
 // A disk of sectors that hold their own number, and the driver of it.
 class Driver {
  public:
   explicit Driver(bool readonly = false, uint64_t features = all_features, uint64_t bytes = disk_bytes) : file_(make_file(bytes)) {
     Descriptor file(os::checked(::fcntl(file_.get(), F_DUPFD_CLOEXEC, 0), "dup"));
-    device_ = std::make_shared<BlkDevice>(BlkOptions{std::move(file), readonly, "serial-of-20-bytes!!", 2});
+    device_ = std::make_shared<BlkDevice>(options(std::move(file), readonly, "serial-of-20-bytes!!"));
     front_ = std::make_unique<FrontEnd>(device_, true, features);
   }
 
@@ -236,7 +246,7 @@ void bad_requests() {
 void huge_request() {
   Driver driver(false, all_features, 0);
   os::checked(::ftruncate(driver.file(), 1ll << 40), "ftruncate");
-  const auto large = std::make_shared<BlkDevice>(BlkOptions{Descriptor(::dup(driver.file())), false, "", 1});
+  const auto large = std::make_shared<BlkDevice>(options(Descriptor(::dup(driver.file())), false, ""));
   FrontEnd front(large, true, all_features);
   const RequestHeader header{type_in, 0, 0};
   const uint64_t at = front.allocate(64);
@@ -261,7 +271,7 @@ void configuration() {
   expect(config.max_discard_seg == 32 && config.max_write_zeroes_seg == 32 && config.write_zeroes_may_unmap == 1, "limits");
   Driver odd(false, all_features, 0);
   os::checked(::ftruncate(odd.file(), 1000), "ftruncate");
-  const BlkDevice device(BlkOptions{Descriptor(::dup(odd.file())), true, "", 1});
+  const BlkDevice device(options(Descriptor(::dup(odd.file())), true, ""));
   device.read_config(0, std::as_writable_bytes(std::span(&config, 1)));
   expect(config.capacity == 1 && config.max_discard_sectors == 0, "whole sectors only");
 }
@@ -277,16 +287,167 @@ void refused_options() {
     }
     expect(false, "refused");
   };
-  refused([&] { BlkDevice(BlkOptions{open_disk(folder / "fifo", true), true, "", 1}); });
-  refused([&] { BlkDevice(BlkOptions{open_disk(folder.path(), true), true, "", 1}); });
-  refused([&] { BlkDevice(BlkOptions{Descriptor(::memfd_create("disk", 0)), true, std::string(21, 'x'), 1}); });
+  refused([&] { BlkDevice(options(open_disk(folder / "fifo", true), true, "")); });
+  refused([&] { BlkDevice(options(open_disk(folder.path(), true), true, "")); });
+  refused([&] { BlkDevice(options(Descriptor(::memfd_create("disk", 0)), true, std::string(21, 'x'))); });
+}
+
+// More than one notification tells of, answered in any order.
+void many_at_a_time() {
+  Driver driver;
+  expect(driver.device().has_ring() == by_ring, "the way that is tested");
+  FrontEnd& front = driver.front();
+  constexpr size_t count = FrontEnd::queue_size / 3;
+  std::map<uint32_t, uint64_t> sector_of;
+  std::vector<uint64_t> places;
+  for (size_t i = 0; i < count; ++i) places.push_back(front.allocate(16 + sector_bytes + 1));
+  for (int round = 0; round < 20; ++round) {
+    for (size_t i = 0; i < count; ++i) {
+      const RequestHeader header{type_in, 0, (i * 31 + static_cast<size_t>(round)) % sectors};
+      std::memcpy(front.at(places[i], 16).data(), &header, sizeof header);
+      std::ranges::fill(front.at(places[i] + 16, sector_bytes + 1), std::byte{0xee});
+      const std::array pieces{RingDescriptor{places[i], 16, 0, 0}, RingDescriptor{places[i] + 16, sector_bytes, flag_write, 0},
+                              RingDescriptor{places[i] + 16 + sector_bytes, 1, flag_write, 0}};
+      sector_of[front.queue(0).add(pieces)] = i;
+    }
+    front.kick(0);
+    for (size_t i = 0; i < count; ++i) {
+      const Used used = front.wait_used(0);
+      const size_t which = sector_of.at(used.head);
+      const auto wanted = static_cast<std::byte>((which * 31 + static_cast<size_t>(round)) % sectors + 1);
+      expect(used.length == sector_bytes + 1 && front.at(places[which] + 16 + sector_bytes, 1)[0] == std::byte{0}, "the status");
+      expect(front.at(places[which] + 16, 1)[0] == wanted && front.at(places[which] + 15 + sector_bytes, 1)[0] == wanted, "the sector");
+    }
+  }
+}
+
+// When the stop returns, nobody writes to memory, and what was taken has come back.
+void stopped_under_way() {
+  Driver driver;
+  FrontEnd& front = driver.front();
+  constexpr size_t count = FrontEnd::queue_size / 3;
+  const uint64_t data = front.allocate(disk_bytes);
+  const uint64_t at = front.allocate(32);
+  const RequestHeader header{type_in, 0, 0};
+  std::memcpy(front.at(at, 16).data(), &header, sizeof header);
+  for (int round = 0; round < 30; ++round) {
+    for (size_t i = 0; i < count; ++i) {
+      front.queue(0).add(
+          std::array{RingDescriptor{at, 16, 0, 0}, RingDescriptor{data, disk_bytes, flag_write, 0}, RingDescriptor{at + 16, 1, flag_write, 0}});
+    }
+    front.kick(0);
+    if (round % 3 != 0) std::this_thread::sleep_for(std::chrono::microseconds(100 * round));
+    const uint32_t taken = front.stop_queue(0);
+    expect((taken & 0xffff) == front.queue(0).used_index(), "each buffer taken has come back");
+    std::ranges::fill(front.at(data, disk_bytes), std::byte{0});
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    expect(std::ranges::all_of(front.at(data, disk_bytes), [](std::byte b) { return b == std::byte{0}; }), "memory is left alone");
+    front.start_queue(0);
+  }
+  reads(front);
+}
+
+// From call to call as the host's answers go: halves, interruptions, filesystems without holes.
+void work_goes_on() {
+  const auto total = [](const Call& call) {
+    size_t out = 0;
+    for (const iovec& piece : call.pieces) out += piece.iov_len;
+    return out;
+  };
+  std::array<std::byte, 300> room{};
+  Work work;
+  work.read(1000, {{room.data(), 100}, {room.data() + 100, 200}});
+  work.returned(-EINTR);
+  expect(work.next()->offset == 1000 && total(*work.next()) == 300, "once more");
+  work.returned(100);
+  expect(work.next()->offset == 1100 && work.next()->pieces.size() == 1, "a whole piece");
+  work.returned(50);
+  expect(work.next()->offset == 1150 && work.next()->pieces[0].iov_base == room.data() + 150 && total(*work.next()) == 150, "part of one");
+  work.returned(150);
+  expect(work.next() == nullptr && !work.failed(), "all");
+  work.read(0, {{room.data(), 1}});
+  work.flush();
+  work.returned(0);
+  expect(work.next() == nullptr && work.failed(), "nothing where there is no file, and nothing after it");
+
+  work.clear();
+  work.discard(0, 4096);
+  work.returned(-EOPNOTSUPP);
+  expect(work.next() == nullptr && !work.failed(), "a discard may do nothing");
+  work.discard(0, 4096);
+  work.returned(-EIO);
+  expect(work.failed(), "but fail");
+
+  work.clear();
+  work.write_zeroes(512, 200'000, true);
+  expect((work.next()->flags & FALLOC_FL_PUNCH_HOLE) != 0, "a hole");
+  work.returned(-EOPNOTSUPP);
+  expect((work.next()->flags & FALLOC_FL_ZERO_RANGE) != 0, "zeroed room");
+  work.returned(-EOPNOTSUPP);
+  expect(work.next()->kind == Call::Kind::write && work.next()->offset == 512 && total(*work.next()) == 200'000, "written");
+  const auto* const zero = static_cast<const std::byte*>(work.next()->pieces[0].iov_base);
+  expect(std::all_of(zero, zero + work.next()->pieces[0].iov_len, [](std::byte b) { return b == std::byte{0}; }), "zeroes");
+  work.returned(200'000);
+  expect(work.next() == nullptr && !work.failed(), "done");
+}
+
+bool has_rings() {
+  constexpr std::array<uint8_t, 1> read{IORING_OP_READV};
+  return os::IoRing::make(Descriptor(::memfd_create("file", MFD_CLOEXEC)).get(), read) != nullptr;
+}
+
+void ring_is_bound() {
+  if (!has_rings()) return std::puts("this kernel has no rings: nothing tested"), void();
+  const Descriptor file(::memfd_create("file", MFD_CLOEXEC));
+  os::checked(::ftruncate(file.get(), 4096), "ftruncate");
+  constexpr std::array<uint8_t, 1> operations{IORING_OP_READV};
+  const auto ring = os::IoRing::make(file.get(), operations);
+  expect(ring->entries() == 256, "entries");
+  std::array<std::byte, 16> bytes{};
+  const iovec piece{bytes.data(), bytes.size()};
+  const auto result_of = [&](uint8_t operation) {
+    io_uring_sqe call{};
+    call.opcode = operation;
+    call.addr = reinterpret_cast<uintptr_t>(&piece);
+    call.len = 1;
+    ring->add(call, 77);
+    expect(ring->submit() == 0, "handed over");
+    std::optional<os::IoRing::Completion> out;
+    eventually([&] { return (out = ring->take()).has_value(); }, "it completes");
+    expect(out->tag == 77, "the tag");
+    return out->result;
+  };
+  expect(result_of(IORING_OP_READV) == 16, "what it was made for");
+  for (const uint8_t other : {IORING_OP_WRITEV, IORING_OP_OPENAT, IORING_OP_SOCKET, IORING_OP_CONNECT, IORING_OP_NOP}) {
+    expect(result_of(other) == -EACCES || result_of(other) == -EINVAL, "operation " + std::to_string(other));
+  }
+  const int fd = file.get();
+  expect(::syscall(SYS_io_uring_register, ring->fd(), IORING_REGISTER_FILES_UPDATE, &fd, 1) < 0 && errno == EACCES, "no other file");
+  expect(!ring->take_back() && !ring->take(), "nothing is left");
+  io_uring_sqe call{};
+  call.opcode = IORING_OP_READV;
+  ring->add(call, 1);
+  ring->add(call, 2);
+  expect(ring->take_back() == 2 && ring->take_back() == 1 && !ring->take_back(), "what was not handed over comes back");
+  expect(result_of(IORING_OP_READV) == 16, "and the ring goes on");
+}
+
+// O_NONBLOCK, which a ring takes for a wish on filesystems that cannot but wait.
+void without_waiting() {
+  const Descriptor file(os::checked(::open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NONBLOCK, 0600), "open"));
+  const std::vector<std::byte> content(sector_bytes * 8, std::byte{3});
+  expect(::write(file.get(), content.data(), content.size()) == static_cast<ssize_t>(content.size()), "write");
+  FrontEnd front(std::make_shared<BlkDevice>(options(Descriptor(::dup(file.get())), false, "")));
+  reads(front);
 }
 
 }  // namespace
 
 std::vector<Case> blk_cases() {
-  std::vector<Case> out{
+  std::vector<Case> both{
       {"blk: read and write", read_and_write},
+      {"blk: many requests at a time", many_at_a_time},
+      {"blk: stopped with requests under way", stopped_under_way},
       {"blk: odd framing", odd_framing},
       {"blk: more pieces than one call takes", many_pieces},
       {"blk: outside the disk", outside},
@@ -306,9 +467,24 @@ std::vector<Case> blk_cases() {
     Descriptor file(::memfd_create("disk", MFD_CLOEXEC));
     const std::vector<std::byte> content(sector_bytes * 8, std::byte{3});
     expect(::write(file.get(), content.data(), content.size()) == static_cast<ssize_t>(content.size()), "write");
-    return std::make_shared<BlkDevice>(BlkOptions{std::move(file), false, "", 2});
+    return std::make_shared<BlkDevice>(options(std::move(file), false, ""));
   };
-  add_breakages(out, "blk", 0, make, reads);
+  add_breakages(both, "blk", 0, make, reads);
+  std::vector<Case> out{
+      {"blk: what follows a call", work_goes_on},
+      {"blk: a ring takes nothing but its calls", ring_is_bound},
+      {"blk: descriptor that does not wait", without_waiting},
+  };
+  for (const Case& one : both) {
+    out.push_back({one.name + ", by ring", [run = one.run] {
+                     if (!has_rings()) return std::puts("this kernel has no rings: nothing tested"), void();
+                     run();
+                   }});
+    out.push_back({one.name + ", by threads", [run = one.run] {
+                     by_ring = false;
+                     run();
+                   }});
+  }
   return out;
 }
 

@@ -73,7 +73,7 @@ Descriptor disk() {
 class Machine {
  public:
   Machine(int which, FuzzedDataProvider& input) {
-    make_device(which);
+    make_device(which, input.ConsumeBool());
     guest_ = std::make_shared<const virtio::GuestMemory>(std::vector<virtio::MemoryRegion>{{base, memory_.bytes}});
     const uint64_t offered = device_->features();
     features_ = offered & (input.ConsumeBool() ? UINT64_MAX : input.ConsumeIntegral<uint64_t>());
@@ -111,7 +111,7 @@ class Machine {
   }
 
  private:
-  void make_device(int which) {
+  void make_device(int which, bool ring) {
     namespace all = tskata::devices;
     which_ = which;
     switch (which) {
@@ -122,7 +122,7 @@ class Machine {
       case 4: {
         disk_ = disk();
         Descriptor file(os::checked(::fcntl(disk_.get(), F_DUPFD_CLOEXEC, 0), "dup"));
-        device_ = std::make_unique<all::blk::BlkDevice>(all::blk::BlkOptions{std::move(file), which == 4, "fuzz", 2});
+        device_ = std::make_unique<all::blk::BlkDevice>(all::blk::BlkOptions{std::move(file), which == 4, "fuzz", 2, ring});
         return;
       }
       default: {

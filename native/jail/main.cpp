@@ -244,7 +244,7 @@ void become_sandbox(const Options& options) {
   start_keeper(options.seccomp);
   require(hand_on_capabilities(starting_capabilities), "limit the capabilities");
   forbid_new_privileges();
-  // Only what the program would otherwise find and keep: libuv makes a ring as soon as it starts, and requests in it pass no filter.
+  // Only what the program would otherwise find and keep: libuv makes rings as soon as it starts, and requests in them pass no filter.
   if (options.seccomp != Mode::off) require(load(assemble(policy(Role::starting), options.seccomp)), "load the filter of the start");
   ::umask(077);
   if (!options.folder.empty() && ::chdir(options.folder.c_str()) != 0) fail("chdir " + options.folder);

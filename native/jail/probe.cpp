@@ -21,19 +21,23 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "jail/capabilities.h"
 #include "jail/jail.h"
+#include "linux/io_ring.h"
 
 namespace {
 
@@ -41,7 +45,8 @@ using namespace tskata::jail;
 
 struct Attempt {
   const char* name;
-  std::function<long()> run;  // below 0: failed with errno
+  std::function<long()> run;       // below 0: failed with errno
+  std::function<void()> before{};  // what the process had before it gave up anything
 };
 
 long make_block_device(const std::string& folder) {
@@ -62,6 +67,29 @@ long open_block_device(const std::string& folder) {
   (void)::unlinkat(AT_FDCWD, file.c_str(), 0);
   errno = error;
   return result;
+}
+
+std::unique_ptr<tskata::os::IoRing> ring;
+
+// Where node could make none: only a ring of a device's size is made before the jail closes.
+void make_ring() {
+  constexpr std::array<uint8_t, 1> read{IORING_OP_READV};
+  io_uring_params any{};
+  const bool refused = ::syscall(SYS_io_uring_setup, 256, &any) < 0 && errno == ENOSYS;
+  if (refused) ring = tskata::os::IoRing::make(::memfd_create("file", MFD_CLOEXEC), read);
+}
+
+long read_through_ring() {
+  if (ring == nullptr) return errno = ENXIO, -1;
+  std::array<char, 1> byte{};
+  const iovec piece{byte.data(), byte.size()};
+  io_uring_sqe call{};
+  call.opcode = IORING_OP_READV;
+  call.addr = reinterpret_cast<uintptr_t>(&piece);
+  call.len = 1;
+  ring->add(call, 0);
+  errno = ring->submit();
+  return errno == 0 && ring->take() ? 0 : -1;
 }
 
 std::vector<Attempt> attempts(pid_t host_pid, const std::string& folder) {
@@ -119,7 +147,8 @@ std::vector<Attempt> attempts(pid_t host_pid, const std::string& folder) {
          return ::syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0);
        }},
       {"userfaultfd", call(SYS_userfaultfd, O_CLOEXEC)},
-      {"io_uring_setup", call(SYS_io_uring_setup, 1, nullptr)},
+      {"io_uring_setup", call(SYS_io_uring_setup, tskata::os::IoRing::asked_entries, nullptr)},
+      {"read through a device's ring", [] { return read_through_ring(); }, make_ring},
       {"setuid", call(SYS_setuid, 1000)},
       {"capset", [] { return long{set_capabilities(capability(CAP_SYS_ADMIN), 0) == 0 ? 0 : -1}; }},
       {"sethostname", call(SYS_sethostname, "free", 4)},
@@ -161,6 +190,7 @@ std::string outcome(Role role, const Attempt& attempt) {
   const pid_t child = ::fork();
   if (child < 0) return "could not be made";
   if (child == 0) {
+    if (attempt.before) attempt.before();
     confine(role);
     ::_exit(attempt.run() >= 0 ? 0 : errno);
   }

@@ -30,9 +30,27 @@ bool QueueReader::wait_for(int fd, short events) const {
 
 bool QueueReader::wait_for_kick() const {
   if (!wait_for(queue_.kick, POLLIN)) return false;
+  take_kick();
+  return true;
+}
+
+void QueueReader::take_kick() const {
   uint64_t kicks;
   (void)!::read(queue_.kick, &kicks, sizeof kicks);
-  return true;
+}
+
+bool QueueReader::wait_for_kick_or(int fd) const {
+  std::array<pollfd, 3> wait{{{fd, POLLIN, 0}, {queue_.kick, POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
+  while (!stopped_) {
+    if (::poll(wait.data(), wait.size(), -1) < 0) {
+      if (errno != EINTR) throw std::system_error(errno, std::generic_category(), "poll");
+      continue;
+    }
+    if (wait[2].revents != 0) return false;
+    if (wait[1].revents != 0) take_kick();
+    return true;
+  }
+  return false;
 }
 
 bool QueueReader::take(Chain& chain) {

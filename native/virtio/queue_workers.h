@@ -28,6 +28,9 @@ class QueueReader {
   // Until `fd` is ready (poll events; errors of it count as ready), never for -1; false once stopped.
   bool wait_for(int fd, short events) const;
 
+  // Until the driver notifies or `fd` is readable; false once stopped. For the one thread of a queue that waits for more than buffers.
+  bool wait_for_kick_or(int fd) const;
+
   // Returns buffers and interrupts the driver when it wants that.
   void put(uint16_t head, size_t written);
   void put(std::span<const Used> used);
@@ -37,6 +40,7 @@ class QueueReader {
 
  private:
   bool wait_for_kick() const;
+  void take_kick() const;
 
   ActiveQueue queue_;
   os::Descriptor stop_;

@@ -1,4 +1,4 @@
-// Reads, writes and holes of a disk's file.
+// System calls on a disk's file.
 #include "devices/blk/disk.h"
 
 #include <fcntl.h>
@@ -11,45 +11,34 @@
 #include <climits>
 #include <stdexcept>
 
-#include "virtio/pieces.h"
-
 namespace tskata::devices::blk {
 
 namespace {
 
 using os::checked;
 
-size_t total(std::span<const iovec> pieces) {
-  size_t out = 0;
-  for (const iovec& piece : pieces) out += piece.iov_len;
-  return out;
-}
+// One call takes so many pieces, and 2 GiB; and may move less.
+unsigned piece_count(const Call& call) { return static_cast<unsigned>(std::min<size_t>(call.pieces.size(), IOV_MAX)); }
 
-// Calls until all pieces are through: one call takes IOV_MAX pieces or 2 GiB, and may take less.
-template <typename Call>
-bool transfer(std::span<const iovec> pieces, uint64_t offset, Call&& call) {
-  const size_t length = total(pieces);
-  for (size_t done = 0; done < length;) {
-    const std::vector<iovec> rest = virtio::window(pieces, done, length - done);
-    const ssize_t moved = call(rest.data(), static_cast<int>(std::min<size_t>(rest.size(), IOV_MAX)), static_cast<off_t>(offset + done));
-    if (moved < 0 && errno == EINTR) continue;
-    if (moved <= 0) return false;  // nothing: the file has become shorter than the disk
-    done += static_cast<size_t>(moved);
+int64_t make_once(int fd, const Call& call) {
+  const auto count = static_cast<int>(piece_count(call));
+  const auto offset = static_cast<off_t>(call.offset);
+  switch (call.kind) {
+    case Call::Kind::read: return ::preadv(fd, call.pieces.data(), count, offset);
+    case Call::Kind::write: return ::pwritev2(fd, call.pieces.data(), count, offset, call.flags);
+    case Call::Kind::sync: return ::fdatasync(fd);
+    case Call::Kind::allocate: return ::fallocate(fd, call.flags, offset, static_cast<off_t>(call.length));
   }
-  return true;
-}
-
-bool change_allocation(int fd, int mode, uint64_t offset, uint64_t length) {
-  int result;
-  do result = ::fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(length));
-  while (result != 0 && errno == EINTR);
-  return result == 0;
+  return -1;
 }
 
 }  // namespace
 
 os::Descriptor open_disk(const std::string& path, bool readonly) {
-  return os::Descriptor(checked(::open(path.c_str(), (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK), "open disk"));
+  os::Descriptor out(checked(::open(path.c_str(), (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK), "open disk"));
+  // Of no use for a disk, and in a ring it would keep the kernel from waiting for one.
+  checked(::fcntl(out.get(), F_SETFL, readonly ? O_RDONLY : O_RDWR), "fcntl disk");
+  return out;
 }
 
 Disk::Disk(os::Descriptor file, bool readonly) : file_(std::move(file)), readonly_(readonly) {
@@ -67,36 +56,38 @@ Disk::Disk(os::Descriptor file, bool readonly) : file_(std::move(file)), readonl
   }
 }
 
-bool Disk::read(uint64_t offset, std::span<const iovec> to) const {
-  return transfer(to, offset, [this](const iovec* pieces, int count, off_t at) { return ::preadv(file_.get(), pieces, count, at); });
+int64_t Disk::make(const Call& call) const {
+  const int64_t result = make_once(file_.get(), call);
+  return result < 0 ? -errno : result;
 }
 
-bool Disk::write(uint64_t offset, std::span<const iovec> from, bool durable) const {
-  const int flags = durable ? RWF_DSYNC : 0;
-  return transfer(from, offset, [&](const iovec* pieces, int count, off_t at) { return ::pwritev2(file_.get(), pieces, count, at, flags); });
+std::unique_ptr<os::IoRing> Disk::make_ring() const {
+  constexpr std::array<uint8_t, 4> calls{IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
+  return os::IoRing::make(file_.get(), readonly_ ? std::span(calls).first(1) : std::span(calls));
 }
 
-bool Disk::flush() const { return readonly_ || ::fdatasync(file_.get()) == 0; }
-
-bool Disk::discard(uint64_t offset, uint64_t length) const {
-  // Where there are no holes the range stays as it is, which a discard allows (§5.2.6.2: what is read there is undefined).
-  return change_allocation(file_.get(), FALLOC_FL_PUNCH_HOLE, offset, length) || errno == EOPNOTSUPP;
-}
-
-bool Disk::write_zeroes(uint64_t offset, uint64_t length, bool unmap) const {
-  if (unmap && change_allocation(file_.get(), FALLOC_FL_PUNCH_HOLE, offset, length)) return true;
-  if (change_allocation(file_.get(), FALLOC_FL_ZERO_RANGE, offset, length)) return true;
-  return errno == EOPNOTSUPP && overwrite(offset, length);
-}
-
-bool Disk::overwrite(uint64_t offset, uint64_t length) const {
-  static const std::array<std::byte, 64 * 1024> zeroes{};
-  for (uint64_t done = 0; done < length;) {
-    const iovec piece{const_cast<std::byte*>(zeroes.data()), std::min<uint64_t>(zeroes.size(), length - done)};
-    if (!write(offset + done, std::span(&piece, 1), false)) return false;
-    done += piece.iov_len;
+io_uring_sqe for_ring(const Call& call) {
+  io_uring_sqe out{};
+  out.off = call.offset;
+  switch (call.kind) {
+    case Call::Kind::read:
+    case Call::Kind::write:
+      out.opcode = call.kind == Call::Kind::read ? IORING_OP_READV : IORING_OP_WRITEV;
+      out.addr = reinterpret_cast<uintptr_t>(call.pieces.data());
+      out.len = piece_count(call);
+      out.rw_flags = static_cast<uint32_t>(call.flags);
+      break;
+    case Call::Kind::sync:
+      out.opcode = IORING_OP_FSYNC;
+      out.fsync_flags = IORING_FSYNC_DATASYNC;
+      break;
+    case Call::Kind::allocate:
+      out.opcode = IORING_OP_FALLOCATE;
+      out.addr = call.length;
+      out.len = static_cast<uint32_t>(call.flags);
+      break;
   }
-  return true;
+  return out;
 }
 
 }  // namespace tskata::devices::blk
