@@ -25,8 +25,9 @@ function elfProblem(header: Buffer, read: Read, size: number): string | undefine
   const entry = header.readUInt16LE(54);
   const count = header.readUInt16LE(56);
   if (entry < 56 || count === 0) return "not an executable ELF file";
-  const table = offset > size ? Buffer.alloc(0) : read(offset, entry * count);
-  if (table.length < entry * count) return "truncated: its program headers are missing";
+  // Before there is a buffer for them: what the header says may come to 4 GiB.
+  if (offset + entry * count > size) return "truncated: its program headers are missing";
+  const table = read(offset, entry * count);
   for (let at = 0; at < table.length; at += entry) {
     const end = Number(table.readBigUInt64LE(at + 8) + table.readBigUInt64LE(at + 32));
     if (end > size) return `truncated: ${size} bytes of at least ${end}`;

@@ -106,6 +106,13 @@ test("program headers beyond what a file offset can be", (t) => {
   t.throws(() => checkKernel(store(t, far)), failure("unavailable", /: truncated: its program headers are missing$/));
 });
 
+test("program headers of more bytes than a buffer takes", (t) => {
+  const many = elf([0, 0]);
+  many.writeUInt16LE(0xffff, 54);
+  many.writeUInt16LE(0xffff, 56);
+  t.throws(() => checkKernel(store(t, many)), failure("unavailable", /: truncated: its program headers are missing$/));
+});
+
 test("any damage to the bytes gives a file or our error", (t) => {
   const file = join(temporaryFolder(t), "file");
   const damage = fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { maxLength: 8 });
