@@ -230,7 +230,10 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
     return guarded(info, [&](Napi::Env env) {
       const uint64_t address = address_of(info[0]);
       const std::shared_ptr<Descriptor> interrupt = interrupt_line(info[1]);
-      auto transport = std::make_unique<transport::VirtioMmio>(machine().memory(), [interrupt] { signal(*interrupt); });
+      kvm::Starter& starter = machine().starter();
+      const auto start = [&starter](const std::function<void()>& work) { starter.run(work); };
+      auto transport = std::make_unique<transport::VirtioMmio>(
+          machine().memory(), [interrupt] { signal(*interrupt); }, start);
       machine().mmio().add(kvm::device_slot(address, *transport));
       pod().slots.push_back({address, std::move(transport), nullptr});
       return Napi::Number::New(env, static_cast<double>(pod().slots.size() - 1));

@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 
 #include "fuzz/device_test.h"
 #include "kvm/exits.h"
 #include "kvm/machine.h"
+#include "kvm/starter.h"
 #include "kvm/platform.h"
 
 namespace tskata::testing {
@@ -209,6 +211,39 @@ void ioeventfds_all_or_none() {
   expect(refused(std::span(fds).first(1)), "those that stood are not taken away");
 }
 
+void starter() {
+  kvm::Starter it;
+  const auto thread_of = [&] {
+    std::thread::id out;
+    it.run([&] { out = std::this_thread::get_id(); });
+    return out;
+  };
+  expect(thread_of() == std::this_thread::get_id(), "here while there is no thread");
+  it.start();
+  const std::thread::id its_own = thread_of();
+  expect(its_own != std::this_thread::get_id() && thread_of() == its_own, "elsewhere, and always the same");
+  const auto fails = [&] {
+    try {
+      it.run([] { throw std::system_error(EAGAIN, std::generic_category(), "no more threads"); });
+    } catch (const std::system_error& error) {
+      return error.code().value() == EAGAIN;
+    }
+    return false;
+  };
+  expect(fails() && fails() && thread_of() == its_own, "a failure is the caller's");
+  int count = 0;
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 8; ++i) {
+    callers.emplace_back([&] {
+      for (int j = 0; j < 500; ++j) it.run([&] { ++count; });
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  expect(count == 4000, "one after the other");
+  it.stop();
+  it.stop();
+}
+
 }  // namespace
 
 std::vector<Case> kvm_cases() {
@@ -222,6 +257,7 @@ std::vector<Case> kvm_cases() {
       {"kvm: counters are bounded", counters_are_bounded},
       {"kvm: reset and serial ports", platform_ports},
       {"kvm: notifications of a device, all or none", ioeventfds_all_or_none},
+      {"kvm: starter of queues", starter},
   };
 }
 

@@ -7,8 +7,8 @@
 //                               all others (JavaScript, V8's, libuv's) by a signal to each, whose handler does it
 //
 // A thread that comes later inherits from the one that makes it and narrows that to its role. So only threads made before the jail
-// closes can have rights of their own: the file server's, and with /dev/kvm the virtual CPUs'. Without plan() all this does nothing:
-// tests and the guest's agent run the same code.
+// closes can have rights of their own: the file server's, and with /dev/kvm the virtual CPUs' and their starter's. Without plan() all this does
+// nothing: tests and the guest's agent run the same code.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -26,6 +26,7 @@ enum class Role : uint8_t {
   descriptors,  // receives descriptors and the proxies' messages
   relay,        // moves stdio
   vcpu,         // runs a virtual CPU by ioctl
+  starter,      // makes devices' threads for the virtual CPUs
   device,       // any other device's thread: descriptors it has, and no new ones
   hypervisor,   // QEMU, a process of its own
   starting,     // the sandbox process until its jail closes

@@ -349,15 +349,18 @@ constexpr auto device = std::to_array<Rule>({
     {SYS_ftruncate},
 });
 
-// KVM_RUN; and what a queue's start does, which a write of the guest's to a device's registers sets off: threads that inherit this list, so
-// it holds a device's, too.
-constexpr auto vcpu_own = std::to_array<Rule>({
+// KVM_RUN, and nothing for the accesses that it answers: a device's registers are memory, its threads are made by the starter.
+constexpr auto vcpu = std::to_array<Rule>({
     {SYS_ioctl, of_kvm},
+});
+
+// What a queue's start does. The threads that it makes inherit this list, so it holds a device's, too.
+constexpr auto starter_own = std::to_array<Rule>({
     {SYS_eventfd2},
     {SYS_clone, a_thread},
     refuse(SYS_clone3),
 });
-constexpr auto vcpu = joined(vcpu_own, device);
+constexpr auto starter = joined(starter_own, device);
 
 // QEMU has a filter of its own (-sandbox), which differs from version to version and lets pass what it does not name. These calls no
 // version needs; execve is here for the one that starts it, its own filter forbids more.
@@ -425,6 +428,7 @@ const char* name(Role role) {
     case Role::descriptors: return "descriptors";
     case Role::relay: return "relay";
     case Role::vcpu: return "vcpu";
+    case Role::starter: return "starter";
     case Role::device: return "device";
     case Role::hypervisor: return "hypervisor";
     case Role::starting: return "starting";
@@ -442,6 +446,7 @@ Policy policy(Role role) {
     case Role::descriptors: return {descriptors, every};
     case Role::relay: return {relay, every};
     case Role::vcpu: return {vcpu, every};
+    case Role::starter: return {starter, every};
     case Role::device: return {device, every};
     case Role::hypervisor: return {hypervisor, {}, Verdict::allow};
     case Role::starting: return {starting, {}, Verdict::allow};

@@ -209,7 +209,7 @@ int main(int argc, char** argv) {
   if (argc != 3) return 2;
   const std::vector<Attempt> all = attempts(static_cast<pid_t>(std::atoi(argv[1])), argv[2]);
   for (const Role role : {Role::node, Role::fs_worker, Role::keeper, Role::vsock, Role::vhost_user, Role::descriptors, Role::relay, Role::vcpu,
-                          Role::device, Role::hypervisor}) {
+                          Role::starter, Role::device, Role::hypervisor}) {
     for (const Attempt& attempt : all) {
       std::printf("%s\t%s\t%s\n", name(role), attempt.name, outcome(role, attempt).c_str());
       std::fflush(stdout);

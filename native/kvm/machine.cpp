@@ -139,6 +139,7 @@ void Machine::start() {
   ports_.close();
   mmio_.close();
   for (const auto& it : vcpus_) it->clear_guest_debug();
+  starter_.start();
   for (const auto& it : vcpus_) it->start();
 }
 
@@ -154,6 +155,7 @@ void Machine::resume() {
 void Machine::stop() {
   for (const auto& it : vcpus_) it->request_stop();
   for (const auto& it : vcpus_) it->stop();
+  starter_.stop();
 }
 
 void Machine::end(Ending reason) {

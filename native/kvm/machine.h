@@ -5,6 +5,7 @@
 
 #include "kvm/bus.h"
 #include "kvm/memory.h"
+#include "kvm/starter.h"
 #include "kvm/system.h"
 #include "kvm/vcpu.h"
 
@@ -38,6 +39,7 @@ class Machine {
   std::vector<uint64_t> dirty_log(uint64_t guest_address);
 
   // -- while it runs -----------------------------------------------------------------------------------------------------
+  Starter& starter() { return starter_; }
   Vcpu& vcpu(unsigned id);
   size_t vcpu_count() const { return vcpus_.size(); }
   void start();  // once
@@ -66,6 +68,7 @@ class Machine {
   Bus mmio_;
   std::shared_ptr<MachineMemory> memory_ = std::make_shared<MachineMemory>();
   std::vector<kvm_userspace_memory_region> slots_;
+  Starter starter_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;  // last: their threads use all of the above
 };
 

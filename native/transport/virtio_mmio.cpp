@@ -83,7 +83,8 @@ void VirtioMmio::Interrupts::clear() {
   status = 0;
 }
 
-VirtioMmio::VirtioMmio(std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise) : memory_(std::move(memory)) {
+VirtioMmio::VirtioMmio(std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise, Run start)
+    : memory_(std::move(memory)), start_(std::move(start)) {
   interrupts_->raise = std::move(raise);
 }
 
@@ -268,18 +269,23 @@ void VirtioMmio::write_status(uint32_t value) {
 // All that the driver has made ready, or none.
 void VirtioMmio::start_rings() {
   const bool started = attempt("queues", [this] {
-    for (size_t index = 0; index < rings_.size(); ++index) {
-      Ring& ring = rings_[index];
-      if (!ring.ready) continue;
-      ring.queue = std::make_shared<virtio::Queue>(memory_, ring.layout, driver_features_, 0);
-      ring.running = true;  // first: a start that fails halfway is stopped like any other
-      device_->start_queue(index, {ring.queue, ring.kick.get(), [interrupts = interrupts_] { interrupts->signal(interrupt_used_buffer); }});
-    }
+    start_([this] {
+      for (size_t index = 0; index < rings_.size(); ++index) {
+        if (rings_[index].ready) start_ring(index);
+      }
+    });
   });
   if (started) return;
   stop_rings();
   status_ |= status_needs_reset;
   interrupts_->signal(interrupt_configuration);  // §2.1.2
+}
+
+void VirtioMmio::start_ring(size_t index) {
+  Ring& ring = rings_[index];
+  ring.queue = std::make_shared<virtio::Queue>(memory_, ring.layout, driver_features_, 0);
+  ring.running = true;  // first: a start that fails halfway is stopped like any other
+  device_->start_queue(index, {ring.queue, ring.kick.get(), [interrupts = interrupts_] { interrupts->signal(interrupt_used_buffer); }});
 }
 
 void VirtioMmio::stop_ring(size_t index) {

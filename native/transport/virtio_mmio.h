@@ -20,8 +20,13 @@ class VirtioMmio {
   static constexpr uint64_t size = 0x1000;            // bytes of address space: registers, then configuration space
   static constexpr uint64_t notify_register = 0x050;  // a write of a queue's index is what ioeventfds listen for
 
-  // `raise` signals the slot's interrupt line; callable from any thread.
-  VirtioMmio(std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise);
+  // Runs what starts a device's queues to its end, and throws what that throws.
+  using Run = std::function<void(const std::function<void()>& work)>;
+
+  // `raise` signals the slot's interrupt line; callable from any thread. Queues start on the thread that says DRIVER_OK unless `start` takes
+  // that elsewhere.
+  VirtioMmio(
+      std::shared_ptr<const virtio::GuestMemory> memory, std::function<void()> raise, Run start = [](const auto& work) { work(); });
   ~VirtioMmio();  // the vCPUs have stopped; stops the device's queues
 
   // Is given the notifiers of a device's queues before its driver can see it.
@@ -66,6 +71,7 @@ class VirtioMmio {
   void notify(uint32_t index);
   bool accept_features();
   void start_rings();
+  void start_ring(size_t index);
   void stop_ring(size_t index);
   void stop_rings();
   void reset();
@@ -75,6 +81,7 @@ class VirtioMmio {
 
   std::shared_ptr<const virtio::GuestMemory> memory_;
   std::shared_ptr<Interrupts> interrupts_ = std::make_shared<Interrupts>();
+  Run start_;
   mutable std::mutex mutex_;
   std::shared_ptr<virtio::Device> device_;
   std::vector<Ring> rings_;
