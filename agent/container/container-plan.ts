@@ -136,7 +136,6 @@ function offsetsText(offsets: Linux["timeOffsets"]): string {
 
 function planPersonality(personality: Linux["personality"]): number | undefined {
   if (personality === undefined) return undefined;
-  if ((personality.flags ?? []).length > 0) throw new TskataError("unsupported", "linux.personality.flags is not supported");
   return personality.domain === "LINUX32" ? 8 : 0;
 }
 

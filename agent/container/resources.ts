@@ -18,10 +18,6 @@ export function cgroupWrites(resources: Resources): CgroupWrite[] {
     ...pidsWrites(resources.pids?.limit),
     ...ioWrites(resources.blockIO ?? {}),
     ...(resources.hugepageLimits ?? []).map(({ pageSize, limit }) => ({ file: `hugetlb.${pageSize}.max`, value: orMax(limit) })),
-    ...Object.entries(resources.rdma ?? {}).map(([device, { hcaHandles, hcaObjects }]) => ({
-      file: "rdma.max",
-      value: `${device} hca_handle=${hcaHandles ?? "max"} hca_object=${hcaObjects ?? "max"}`,
-    })),
     ...unifiedWrites(resources.unified ?? {}),
   ];
 }

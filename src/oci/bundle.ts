@@ -2,6 +2,8 @@
 import { readFileSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { TskataError } from "../base/errors.ts";
+import { capabilities } from "./features.ts";
+import { asked, IGNORED, REFUSED, REFUSED_RESOURCES, refuse } from "./refusals.ts";
 import { type Linux, type Process, parseProcess, parseResources, parseSpec, type Resources, type Spec } from "./spec.ts";
 
 export interface Bundle {
@@ -21,9 +23,10 @@ export function loadBundle(folder: string, warn: (message: string) => void): Bun
   const process = checkProcess(spec.process);
   const rootfs = checkRootfs(absolute, spec);
   const linux = spec.linux ?? {};
-  checkNamespaces(spec, linux);
   refuseUnsupported(spec, linux);
-  warnOfIgnored(process, linux, warn);
+  checkNamespaces(spec, linux);
+  checkNamespaceSettings(linux);
+  warnOfIgnored(spec, process, warn);
   return { folder: absolute, rootfs, spec, process, linux };
 }
 
@@ -42,7 +45,9 @@ export function readProcessFile(file: string): Process {
 
 /** The `linux.resources` object of `update --resources`; `text` is what `from` held. */
 export function readResources(text: string, from: string): Resources {
-  return parseResources(parseJson(text, from), from);
+  const resources = parseResources(parseJson(text, from), from);
+  refuse(REFUSED_RESOURCES, resources);
+  return resources;
 }
 
 /** JSON.parse whose error says the place as line and column. */
@@ -104,6 +109,9 @@ export function checkProcess(process: Process | undefined): Process & { args: st
   if (process === undefined) throw new TskataError("invalid", "process property must not be empty");
   const { args = [] } = process;
   if (args.length === 0) throw new TskataError("invalid", "args must not be empty");
+  const types = (process.rlimits ?? []).map(({ type }) => type);
+  const twice = types.find((type, index) => types.indexOf(type) !== index);
+  if (twice !== undefined) throw new TskataError("invalid", `process.rlimits: ${twice} is there twice`);
   return { ...process, args };
 }
 
@@ -143,22 +151,33 @@ function checkNamespaces(spec: Spec, linux: Linux): void {
 }
 
 function refuseUnsupported(spec: Spec, linux: Linux): void {
-  const refuse = (what: string): never => {
-    throw new TskataError("unsupported", `${what} is not supported`);
-  };
-  if (linux.seccomp?.listenerPath !== undefined) refuse("linux.seccomp.listenerPath (seccomp user notification)");
+  refuse(REFUSED, spec);
+  refuse(REFUSED_RESOURCES, linux.resources, ["linux", "resources"]);
   const actions = [linux.seccomp?.defaultAction, ...(linux.seccomp?.syscalls ?? []).map((rule) => rule.action)];
-  if (actions.includes("SCMP_ACT_NOTIFY")) refuse("the seccomp action SCMP_ACT_NOTIFY");
-  if (linux.intelRdt !== undefined) refuse("linux.intelRdt");
+  if (actions.includes("SCMP_ACT_NOTIFY"))
+    throw new TskataError("unsupported", "the seccomp action SCMP_ACT_NOTIFY is not supported: seccomp user notification");
   for (const [index, mount] of (spec.mounts ?? []).entries()) {
-    if (mount.uidMappings !== undefined || mount.gidMappings !== undefined) refuse(`mounts[${index}].uidMappings (id-mapped mount)`);
-    if (mount.options?.some((option) => option === "idmap" || option === "ridmap") === true) refuse(`mounts[${index}]: the option idmap`);
+    const option = mount.options?.find((name) => name === "idmap" || name === "ridmap");
+    if (option !== undefined) throw new TskataError("unsupported", `mounts[${index}].options: ${option} is not supported: id-mapped mounts`);
   }
 }
 
-/** The guest kernel has neither AppArmor nor SELinux; engines on hosts that have them name a profile for every container. */
-function warnOfIgnored(process: Process, linux: Linux, warn: (message: string) => void): void {
-  if (process.apparmorProfile !== undefined && process.apparmorProfile !== "") warn("process.apparmorProfile is ignored: the guest kernel has no AppArmor");
-  if (process.selinuxLabel !== undefined && process.selinuxLabel !== "") warn("process.selinuxLabel is ignored: the guest kernel has no SELinux");
-  if (linux.mountLabel !== undefined && linux.mountLabel !== "") warn("linux.mountLabel is ignored: the guest kernel has no SELinux");
+/** What would be without effect, because the namespace it is for is the guest's own. */
+function checkNamespaceSettings(linux: Linux): void {
+  const has = (type: string): boolean => linux.namespaces?.some((namespace) => namespace.type === type) ?? false;
+  const isNew = (type: string): boolean => linux.namespaces?.some(({ path = "", ...namespace }) => namespace.type === type && path === "") ?? false;
+  if (linux.timeOffsets !== undefined && !has("time")) throw new TskataError("invalid", "linux.timeOffsets needs a time namespace in linux.namespaces");
+  for (const field of ["uidMappings", "gidMappings"] as const) {
+    const mapped = (linux[field] ?? []).length > 0;
+    if (mapped && !has("user")) throw new TskataError("invalid", `linux.${field} needs a user namespace in linux.namespaces`);
+    if (!mapped && isNew("user")) throw new TskataError("invalid", `a user namespace in linux.namespaces needs linux.${field}`);
+  }
+}
+
+function warnOfIgnored(spec: Spec, process: Process, warn: (message: string) => void): void {
+  for (const { where, why } of asked(IGNORED, spec)) warn(`${where} is ignored: ${why}`);
+  const named = new Set(Object.values(process.capabilities ?? {}).flatMap((set) => (Array.isArray(set) ? set.map(String) : [])));
+  const unknown = [...named].filter((name) => !capabilities().includes(name.startsWith("CAP_") ? name : `CAP_${name}`));
+  // config.md "Linux Process": what can't be granted is logged.
+  if (unknown.length > 0) warn(`process.capabilities: ${unknown.join(", ")} ignored: unknown to this version`);
 }

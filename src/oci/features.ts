@@ -4,6 +4,7 @@
  * Mount options and capabilities are the guest launcher's and a unit test compares them with its sources.
  */
 import { OCI_VERSION, TSKATA_VERSION } from "../base/version.ts";
+import { IGNORED, refusedPaths } from "./refusals.ts";
 
 const HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
@@ -60,7 +61,11 @@ export function features(): object {
       intelRdt: { enabled: false },
       mountExtensions: { idmap: { enabled: false } },
     },
-    annotations: { "io.tskata.version": TSKATA_VERSION },
+    annotations: {
+      "io.tskata.version": TSKATA_VERSION,
+      "io.tskata.config.refused": refusedPaths().join(" "),
+      "io.tskata.config.ignored": IGNORED.map(({ path }) => path).join(" "),
+    },
     potentiallyUnsafeConfigAnnotations: ["io.tskata."],
   };
 }

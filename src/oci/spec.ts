@@ -64,7 +64,7 @@ export const processSchema = z.looseObject({
   oomScoreAdj: z.optional(z.int().check(z.minimum(-1000), z.maximum(1000))),
   scheduler: z.optional(schedulerSchema),
   selinuxLabel: z.optional(text),
-  ioPriority: z.optional(z.looseObject({ class: text, priority: z.optional(integer) })),
+  ioPriority: z.optional(z.looseObject({ class: text, priority: z.optional(z.int().check(z.minimum(0), z.maximum(7))) })),
   execCPUAffinity: z.optional(z.looseObject({ initial: z.optional(text), final: z.optional(text) })),
 });
 
@@ -259,6 +259,11 @@ export const specSchema = z.looseObject({
   hooks: z.optional(hooksSchema),
   annotations: z.optional(textMap),
   linux: z.optional(linuxSchema),
+  // Of other platforms, and refused (refusals.ts), whatever they hold.
+  windows: z.optional(z.unknown()),
+  solaris: z.optional(z.unknown()),
+  zos: z.optional(z.unknown()),
+  vm: z.optional(z.unknown()),
 });
 
 export type Spec = z.infer<typeof specSchema>;

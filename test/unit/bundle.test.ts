@@ -3,8 +3,9 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
-import { errorChain } from "../../src/base/errors.ts";
+import { errorChain, TskataError } from "../../src/base/errors.ts";
 import { type Bundle, checkProcess, loadBundle, parseJson, readProcessFile, readResources, readSpec } from "../../src/oci/bundle.ts";
+import { REFUSED_RESOURCES, refusedPaths } from "../../src/oci/refusals.ts";
 import type { Spec } from "../../src/oci/spec.ts";
 import { specTemplate } from "../../src/oci/spec-template.ts";
 import { failure, runc, temporaryFolder, writeBundle } from "./helpers.ts";
@@ -83,14 +84,105 @@ test("what can't be had in a virtual machine is refused by name", (t) => {
   const mount = (more: object) => (spec: Spec) => Object.assign(spec.mounts?.[0] ?? {}, more);
   const notify = [{ names: ["read"], action: "SCMP_ACT_NOTIFY" }];
   const cases: [(spec: Spec) => void, RegExp][] = [
-    [linux({ seccomp: { defaultAction: "SCMP_ACT_ALLOW", listenerPath: "/s" } }), /^linux\.seccomp\.listenerPath .* is not supported$/],
-    [linux({ seccomp: { defaultAction: "SCMP_ACT_ALLOW", syscalls: notify } }), /^the seccomp action SCMP_ACT_NOTIFY is not supported$/],
-    [linux({ seccomp: { defaultAction: "SCMP_ACT_NOTIFY" } }), /^the seccomp action SCMP_ACT_NOTIFY is not supported$/],
-    [linux({ intelRdt: {} }), /^linux\.intelRdt is not supported$/],
-    [mount({ uidMappings: [{ containerID: 0, hostID: 0, size: 1 }] }), /^mounts\[0\]\.uidMappings .* is not supported$/],
-    [mount({ options: ["bind", "ridmap"] }), /^mounts\[0\]: the option idmap is not supported$/],
+    [linux({ seccomp: { defaultAction: "SCMP_ACT_ALLOW", syscalls: notify } }), /^the seccomp action SCMP_ACT_NOTIFY is not supported: /],
+    [linux({ seccomp: { defaultAction: "SCMP_ACT_NOTIFY" } }), /^the seccomp action SCMP_ACT_NOTIFY is not supported: /],
+    [mount({ options: ["bind", "ridmap"] }), /^mounts\[0\]\.options: ridmap is not supported: /],
   ];
   for (const [change, message] of cases) t.throws(() => load(t, change), failure("unsupported", message));
+});
+
+/** A value that asks for something, for each field that is refused. */
+const ASKED: Readonly<Record<string, unknown>> = {
+  windows: {},
+  solaris: {},
+  zos: {},
+  vm: { kernel: { path: "/k" } },
+  "mounts[].uidMappings": [{ containerID: 0, hostID: 0, size: 1 }],
+  "mounts[].gidMappings": [{ containerID: 0, hostID: 0, size: 1 }],
+  "linux.intelRdt": {},
+  "linux.personality.flags": ["X"],
+  "linux.seccomp.listenerPath": "/s",
+  "linux.seccomp.listenerMetadata": "m",
+  "linux.resources.memory.kernel": 1 << 20,
+  "linux.resources.memory.kernelTCP": 1 << 20,
+  "linux.resources.memory.swappiness": 0,
+  "linux.resources.memory.disableOOMKiller": true,
+  "linux.resources.memory.useHierarchy": false,
+  "linux.resources.cpu.realtimeRuntime": 1,
+  "linux.resources.cpu.realtimePeriod": 1,
+  "linux.resources.blockIO.leafWeight": 10,
+  "linux.resources.blockIO.weightDevice[].leafWeight": 10,
+  "linux.resources.network.classID": 1,
+  "linux.resources.network.priorities": [{ name: "eth0", priority: 1 }],
+  "linux.resources.rdma": { mlx5_1: { hcaHandles: 3 } },
+};
+
+/** Puts a value at a path; what must be beside it is put there, too. */
+function put(spec: Spec, path: string, value: unknown): void {
+  const beside: Readonly<Record<string, object>> = {
+    personality: { domain: "LINUX" },
+    seccomp: { defaultAction: "SCMP_ACT_ALLOW" },
+    weightDevice: { major: 8, minor: 0 },
+  };
+  const steps = path.split(".");
+  let at = spec as Record<string, unknown>;
+  for (const step of steps.slice(0, -1)) {
+    const key = step.replace("[]", "");
+    at[key] ??= step.endsWith("[]") ? [{ ...beside[key] }] : { ...beside[key] };
+    at = (step.endsWith("[]") ? (at[key] as unknown[])[0] : at[key]) as Record<string, unknown>;
+  }
+  at[steps.at(-1) ?? ""] = value;
+}
+
+test("every field of the list of refused ones is refused by its name, at its place", (t) => {
+  t.deepEqual(Object.keys(ASKED).sort(), refusedPaths().sort());
+  for (const [path, value] of Object.entries(ASKED)) {
+    const said = t.throws(() => load(t, (spec) => put(spec, path, value)), { instanceOf: TskataError, code: "unsupported" }, path);
+    t.true(said?.message.startsWith(`${path.replaceAll("[]", "[0]")} is not supported: `), said?.message);
+  }
+});
+
+test("update refuses the resources that create refuses", (t) => {
+  for (const { path } of REFUSED_RESOURCES) {
+    const spec = {} as Spec;
+    put(spec, `linux.resources.${path}`, ASKED[`linux.resources.${path}`]);
+    const resources = JSON.stringify(spec.linux?.resources);
+    t.throws(() => readResources(resources, "r"), failure("unsupported", new RegExp(`^${path.replace("[]", String.raw`\[0\]`)} is not supported: `)), path);
+  }
+});
+
+test("values that ask for nothing are not refused: Docker sends them", (t) => {
+  const resources = {
+    memory: { kernel: 0, kernelTCP: -1, disableOOMKiller: false, useHierarchy: true },
+    cpu: { realtimeRuntime: 0, realtimePeriod: 0 },
+    blockIO: { leafWeight: 0, weightDevice: [{ major: 8, minor: 0, weight: 10 }] },
+    network: { priorities: [] },
+    rdma: {},
+  };
+  t.notThrows(() => load(t, (spec) => Object.assign(spec.linux ?? {}, { resources, seccomp: { defaultAction: "SCMP_ACT_ALLOW", listenerPath: "" } })));
+});
+
+test("what needs a namespace of its own is refused without one", (t) => {
+  const mappings = [{ containerID: 0, hostID: 1000, size: 1 }];
+  const cases: [object, string][] = [
+    [{ timeOffsets: { boottime: { secs: 1 } } }, "linux.timeOffsets needs a time namespace in linux.namespaces"],
+    [{ uidMappings: mappings }, "linux.uidMappings needs a user namespace in linux.namespaces"],
+    [{ gidMappings: mappings }, "linux.gidMappings needs a user namespace in linux.namespaces"],
+    [{ ...namespaces("mount", "network", "uts", "user"), gidMappings: mappings }, "a user namespace in linux.namespaces needs linux.uidMappings"],
+  ];
+  for (const [change, message] of cases) t.throws(() => load(t, (spec) => Object.assign(spec.linux ?? {}, change)), failure("invalid", message));
+});
+
+test("a limit that is there twice", (t) => {
+  const limit = { type: "RLIMIT_CORE", soft: 1, hard: 1 };
+  const rlimits = [limit, { ...limit, type: "RLIMIT_CPU" }, limit];
+  t.throws(() => checkProcess({ cwd: "/", args: ["a"], rlimits }), failure("invalid", "process.rlimits: RLIMIT_CORE is there twice"));
+});
+
+test("capabilities of newer kernels are told", (t) => {
+  const warnings: string[] = [];
+  load(t, (spec) => Object.assign(spec.process ?? {}, { capabilities: { bounding: ["CAP_CHOWN", "KILL", "CAP_X"], effective: ["CAP_X", "CAP_Y"] } }), warnings);
+  t.deepEqual(warnings, ["process.capabilities: CAP_X, CAP_Y ignored: unknown to this version"]);
 });
 
 test("what is ignored is told once each", (t) => {

@@ -2,6 +2,7 @@
 import test from "ava";
 import { OCI_VERSION } from "../../src/base/version.ts";
 import { capabilities, features, mountOptions } from "../../src/oci/features.ts";
+import { refusedPaths } from "../../src/oci/refusals.ts";
 import { parseSpec } from "../../src/oci/spec.ts";
 import { runc } from "./helpers.ts";
 
@@ -31,6 +32,12 @@ test("nothing runc knows is missing but what is not supported", async (t) => {
   t.deepEqual(ours.linux.seccomp.operators, theirs.linux.seccomp.operators);
   t.deepEqual(missing(ours.linux.seccomp.archs, theirs.linux.seccomp.archs), []);
   t.deepEqual(missing(Object.keys(theirs.linux.cgroup), Object.keys(ours.linux.cgroup)), []);
+});
+
+test("what is refused and what is ignored is named", (t) => {
+  const { annotations } = features() as { annotations: Record<string, string> };
+  t.deepEqual(annotations["io.tskata.config.refused"]?.split(" "), refusedPaths());
+  t.is(annotations["io.tskata.config.ignored"], "process.apparmorProfile process.selinuxLabel linux.mountLabel");
 });
 
 test("lists are sorted where runc's are, and without doubles", (t) => {

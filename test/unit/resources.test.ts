@@ -94,7 +94,7 @@ test("pids and block devices", (t) => {
   ]);
 });
 
-test("huge pages and rdma", (t) => {
+test("huge pages", (t) => {
   t.deepEqual(
     writes({
       hugepageLimits: [
@@ -104,10 +104,6 @@ test("huge pages and rdma", (t) => {
     }),
     ["hugetlb.2MB.max=4194304", "hugetlb.1GB.max=0"],
   );
-  t.deepEqual(writes({ rdma: { mlx5_1: { hcaHandles: 3, hcaObjects: 100 }, mlx4_0: { hcaObjects: 1 } } }), [
-    "rdma.max=mlx5_1 hca_handle=3 hca_object=100",
-    "rdma.max=mlx4_0 hca_handle=max hca_object=1",
-  ]);
 });
 
 test("numbers that mean no limit, rounded by JSON, do not overflow in the kernel", (t) => {

@@ -53,6 +53,7 @@ test("a bad field is named by its path, with the file", (t) => {
     ["process.user.uid", 0.5, "process.user.uid: expected a whole number, found 0.5"],
     ["process.oomScoreAdj", -1001, "process.oomScoreAdj: expected at least -1000, found -1001"],
     ["process.consoleSize", { height: 70_000, width: 1 }, "process.consoleSize.height: expected at most 65535, found 70000"],
+    ["process.ioPriority", { class: "IOPRIO_CLASS_BE", priority: 8 }, "process.ioPriority.priority: expected at most 7, found 8"],
     ["process.rlimits.0.hard", -1, "process.rlimits[0].hard: expected at least 0, found -1"],
     ["process.rlimits.0.hard", 1.5, "process.rlimits[0].hard: expected a whole number, found 1.5"],
     ["root.path", "", 'root.path: expected a path, found ""'],
