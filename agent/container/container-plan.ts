@@ -27,6 +27,8 @@ export interface ContainerPlanOptions {
   readonly sharedPids: ReadonlyMap<string, number>;
   readonly noPivot: boolean;
   readonly newKeyring: boolean;
+  /** The bundle's folder on the host, for hooks. */
+  readonly bundle: string;
 }
 
 export function containerPlan(options: ContainerPlanOptions): Plan {
@@ -42,6 +44,8 @@ export function containerPlan(options: ContainerPlanOptions): Plan {
     rootReadonly: spec.root?.readonly ?? false,
     newNamespaces: newNamespaces(linux, options.sharedPids),
     cgroup: options.cgroup,
+    initialCpus: [],
+    finalCpus: [],
     joins: [...options.sharedPids].map(([type, pid]) => ({ type: flagOf(type), path: `/proc/${pid}/ns/${NAMESPACES[type]?.file}` })),
     uidMap: mapText(linux.uidMappings),
     gidMap: mapText(linux.gidMappings),
@@ -59,7 +63,7 @@ export function containerPlan(options: ContainerPlanOptions): Plan {
     personality: planPersonality(linux.personality),
     seccomp: planSeccomp(linux.seccomp),
     startHooks: (spec.hooks?.startContainer ?? []).map(planHook),
-    hookState: JSON.stringify({ ociVersion: OCI_VERSION, id: options.id, status: "created", pid: 1, bundle: "", annotations: spec.annotations }),
+    hookState: hookState(options),
   };
 }
 
@@ -85,6 +89,8 @@ export function execPlan({ spec, process, cgroup, init }: ExecPlanOptions): Plan
     rootReadonly: false,
     newNamespaces: 0,
     cgroup,
+    initialCpus: cpuList(process.execCPUAffinity?.initial, "initial"),
+    finalCpus: cpuList(process.execCPUAffinity?.final, "final"),
     joins: JOIN_ORDER.filter((type) => own.has(type)).map((type) => ({ type: flagOf(type), path: `/proc/${init}/ns/${NAMESPACES[type]?.file}` })),
     uidMap: "",
     gidMap: "",
@@ -139,6 +145,21 @@ function planPersonality(personality: Linux["personality"]): number | undefined 
   return personality.domain === "LINUX32" ? 8 : 0;
 }
 
+/** What a cpu_set_t of the launcher holds. */
+const MAX_CPUS = 1024;
+
+/** "0-3,7" (cpuset(7) "List format") as numbers. */
+function cpuList(text: string | undefined, field: string): number[] {
+  const found = new Set<number>();
+  for (const part of (text ?? "").split(",").filter((each) => each !== "")) {
+    const range = /^(\d+)(?:-(\d+))?$/.exec(part);
+    const [first, last] = [Number(range?.[1]), Number(range?.[2] ?? range?.[1])];
+    if (range === null || first > last || last >= MAX_CPUS) throw new TskataError("invalid", `process.execCPUAffinity.${field}: "${text}" is no list of CPUs`);
+    for (let cpu = first; cpu <= last; cpu++) found.add(cpu);
+  }
+  return [...found];
+}
+
 /** "net.ipv4.ip_forward" or "net/ipv4/conf/eth0.1/forwarding": the first separator met is the one in use (sysctl.d(5)). */
 function sysctlPath(name: string): string {
   const path = /^[^./]*\//.test(name) ? name : name.replaceAll(/[./]/g, (separator) => (separator === "." ? "/" : "."));
@@ -186,6 +207,11 @@ const DEVICE_TYPES: Readonly<Record<Device["type"], number>> = { c: CHARACTER, u
 function planDevice(device: Device): PlanDevice {
   const { path, type, major = 0, minor = 0, fileMode = 0o666, uid = 0, gid = 0 } = device;
   return { path, mode: DEVICE_TYPES[type] | (fileMode & 0o7777), major, minor, uid, gid };
+}
+
+/** runtime.md "State", as a startContainer hook gets it: `pid` is the init's in the container, where the hook runs. */
+function hookState({ id, bundle, spec }: ContainerPlanOptions): string {
+  return JSON.stringify({ ociVersion: OCI_VERSION, id, status: "created", pid: 1, bundle, annotations: spec.annotations });
 }
 
 function planHook({ path, args = [], env = [], timeout = 0 }: Hook): PlanHook {

@@ -19,6 +19,8 @@ export interface CreateOptions {
   readonly sharedPids: ReadonlyMap<string, number>;
   readonly noPivot: boolean;
   readonly noNewKeyring: boolean;
+  /** The bundle's folder on the host, for hooks. */
+  readonly bundle: string;
 }
 
 export interface ContainerEvents {
@@ -61,6 +63,7 @@ export class Container {
         sharedPids: options.sharedPids,
         noPivot: options.noPivot,
         newKeyring: !options.noNewKeyring,
+        bundle: options.bundle,
       });
       return new Container(options, around, events, cgroup, await GuestProcess.launch(around, plan, options.stdio));
     } catch (error) {

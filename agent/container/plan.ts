@@ -82,6 +82,9 @@ export interface Plan {
   /** CLONE_NEW*. */
   readonly newNamespaces: number;
   readonly cgroup: string;
+  /** Processors it may run on while it joins the cgroup, and from then on; empty: any. */
+  readonly initialCpus: readonly number[];
+  readonly finalCpus: readonly number[];
   readonly joins: readonly { readonly type: number; readonly path: string }[];
   readonly uidMap: string;
   readonly gidMap: string;
@@ -178,6 +181,7 @@ export function encodePlan(plan: Plan): Uint8Array {
   const out = new Writer();
   const pair = ([first, second]: readonly [string, string]): void => void out.text(first).text(second);
   out.u32(MAGIC).u32(VERSION).u32(flagsOf(plan)).u32(plan.newNamespaces).text(plan.cgroup);
+  for (const cpus of [plan.initialCpus, plan.finalCpus]) out.list(cpus, (cpu) => out.u32(cpu));
   out.list(plan.joins, (join) => out.u32(join.type).text(join.path));
   out.text(plan.uidMap).text(plan.gidMap).text(plan.timeOffsets).text(plan.hostname).text(plan.domainname);
   out.text(plan.rootfs).u64(plan.rootfsPropagation);

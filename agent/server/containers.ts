@@ -25,10 +25,11 @@ export class ContainersHandlers implements UnaryHandlers<typeof ContainersServic
   }
 
   async create(request: CreateContainerRequest): Promise<ProcessResponse> {
-    const { containerId: id, stdio, noPivot, noNewKeyring } = request;
+    const { containerId: id, stdio, noPivot, noNewKeyring, bundle } = request;
     const spec = parseSpec(parseBytes(request.spec), "the container's spec");
     const sharedPids = new Map([...request.sharedNamespaces].map(([type, owner]) => [type, this.#pod.container(owner).init.pid]));
-    const create = async (): Promise<Container> => await Container.create({ id, spec, stdio, sharedPids, noPivot, noNewKeyring }, this.#pod.around, this.#pod);
+    const options = { id, spec, stdio, sharedPids, noPivot, noNewKeyring, bundle };
+    const create = async (): Promise<Container> => await Container.create(options, this.#pod.around, this.#pod);
     return { pid: (await this.#pod.add(id, create)).init.pid };
   }
 

@@ -59,11 +59,24 @@ void write_maps(const Plan& plan, int pid) {
   if (!plan.gid_map.empty()) write_file(folder + "/gid_map", plan.gid_map, "write the user namespace's gid_map");
 }
 
+void run_on(const std::vector<uint32_t>& cpus, const char* field) {
+  if (cpus.empty()) return;
+  const std::string step = std::string("set process.execCPUAffinity.") + field;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const uint32_t cpu : cpus) {
+    if (cpu >= CPU_SETSIZE) throw StepError(step, EINVAL);
+    CPU_SET(cpu, &set);
+  }
+  attempt(::sched_setaffinity(0, sizeof set, &set), step);
+}
+
 }  // namespace
 
 void join_cgroup(const Plan& plan) {
-  if (plan.cgroup.empty()) return;
-  write_file(plan.cgroup + "/cgroup.procs", "0", "join the cgroup " + plan.cgroup);
+  run_on(plan.initial_cpus, "initial");
+  if (!plan.cgroup.empty()) write_file(plan.cgroup + "/cgroup.procs", "0", "join the cgroup " + plan.cgroup);
+  run_on(plan.final_cpus, "final");
 }
 
 void join_namespaces(const Plan& plan) {

@@ -87,6 +87,8 @@ Plan parse_plan(std::span<const std::byte> bytes) {
   Plan plan{.flags = in.u32(),
             .new_namespaces = in.u32(),
             .cgroup = in.text(),
+            .initial_cpus = in.list(read_u32),
+            .final_cpus = in.list(read_u32),
             .joins = in.list(read_join),
             .uid_map = in.text(),
             .gid_map = in.text(),

@@ -109,8 +109,10 @@ struct Hook {
 
 struct Plan {
   uint32_t flags;
-  uint32_t new_namespaces;  // CLONE_NEW*
-  std::string cgroup;       // folder in the guest
+  uint32_t new_namespaces;             // CLONE_NEW*
+  std::string cgroup;                  // folder in the guest
+  std::vector<uint32_t> initial_cpus;  // where to run until it is in the cgroup; empty: anywhere
+  std::vector<uint32_t> final_cpus;    // and from then on
   std::vector<NamespaceJoin> joins;
   std::string uid_map;
   std::string gid_map;

@@ -134,15 +134,6 @@ void go_to_folder(const Plan& plan) {
   throw StepError(step, errno);
 }
 
-void make_folder_for(const Plan& plan) {
-  if (!plan.has(flag_container)) return;
-  for (size_t slash = plan.cwd.find('/', 1);; slash = plan.cwd.find('/', slash + 1)) {
-    const std::string folder = plan.cwd.substr(0, slash);
-    if (::mkdir(folder.c_str(), 0755) < 0 && errno != EEXIST && errno != EROFS) return;  // chdir tells
-    if (slash == std::string::npos) return;
-  }
-}
-
 bool executable(const std::string& path, int& error) {
   struct stat facts {};
   if (::stat(path.c_str(), &facts) < 0) {
@@ -206,7 +197,6 @@ void become(const Plan& plan) {
   set_scheduling(plan);
   set_rlimits(plan);
   if (plan.personality >= 0) attempt(::personality(static_cast<unsigned long>(plan.personality)), "set linux.personality");
-  make_folder_for(plan);
   if (plan.has(flag_no_new_privs)) attempt(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "set no_new_privs");
   // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
   if (!plan.has(flag_no_new_privs)) load_seccomp(plan.seccomp);

@@ -111,6 +111,15 @@ void write_sysctls(const Plan& plan) {
   }
 }
 
+// While the root filesystem can still be written, whatever it becomes.
+void make_working_folder(const Plan& plan) {
+  for (size_t slash = plan.cwd.find('/', 1);; slash = plan.cwd.find('/', slash + 1)) {
+    const std::string folder = plan.cwd.substr(0, slash);
+    if (::mkdir(folder.c_str(), 0755) < 0 && errno != EEXIST && errno != EROFS) return;  // chdir tells
+    if (slash == std::string::npos) return;
+  }
+}
+
 void protect(const Plan& plan) {
   const Root root("/");
   for (const std::string& path : plan.readonly_paths) make_readonly(root, path);
@@ -134,6 +143,7 @@ void enter_rootfs(const Plan& plan) {
   pivot(plan);
   if (plan.has(flag_terminal)) open_terminal(plan);
   write_sysctls(plan);
+  make_working_folder(plan);
   protect(plan);
   finish_propagation(plan);
 }

@@ -60,6 +60,8 @@ interface Work {
   readonly bundle: Bundle;
   readonly undo: AsyncDisposableStack;
   readonly spans: SpanRecorder;
+  /** What comes after everything is undone: poststop hooks. */
+  readonly afterwards: AsyncDisposableStack;
   state: StateFile;
 }
 
@@ -68,8 +70,9 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   const spans = new SpanRecorder("cli");
   const endAll = spans.begin("create");
   const bundle = await spans.measure("read bundle", () => loadBundle(options.bundle, (message) => options.logger.warning(message)));
+  await using afterwards = new AsyncDisposableStack();
   await using undo = new AsyncDisposableStack();
-  const work = await begin(options, bundle, undo, spans);
+  const work: Work = { ...(await begin(options, bundle, undo, spans)), afterwards };
   const sandbox = await enterPod(work);
   const guest = guestSpec(options.id, bundle, (pid) => findByProxy(options.root, work.state.pod.folder, pid));
 
@@ -95,13 +98,14 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   update(work, { status: "created" });
   endAll();
   undo.move();
+  afterwards.move();
   return { state: work.state, bundle, proxy };
 }
 
 // -- steps ----------------------------------------------------------------------------------------------------------------
 
 /** Takes the id, writes down what is made and by whom, makes the cgroup. */
-async function begin(options: CreateOptions, bundle: Bundle, undo: AsyncDisposableStack, spans: SpanRecorder): Promise<Work> {
+async function begin(options: CreateOptions, bundle: Bundle, undo: AsyncDisposableStack, spans: SpanRecorder): Promise<Omit<Work, "afterwards">> {
   const { id, root } = options;
   const paths = containerPaths(root, id);
   mkdirSync(root, { recursive: true, mode: 0o711 });
@@ -212,13 +216,13 @@ function startContainerProxy(work: Work, stdio: StdioPlan): ProxyProcess {
   return proxy;
 }
 
-/** config.md "POSIX-platform Hooks": prestart, createRuntime, createContainer, in this order; poststop ones when it is undone. */
+/** runtime.md "Lifecycle": prestart, createRuntime, createContainer, in this order; once they have begun, poststop ones follow a failure. */
 async function runCreateHooks(work: Work): Promise<void> {
   const { spec, folder } = work.bundle;
   const { hooks } = spec;
   if (hooks === undefined) return;
   const warn = (message: string): void => work.options.logger.warning(message);
-  work.undo.defer(async () => await runHooksLeniently(hooks.poststop, hookState(work.state, "stopped"), folder, warn));
+  work.afterwards.defer(async () => await runHooksLeniently(hooks.poststop, hookState(work.state, "stopped"), folder, warn));
   const state = hookState(work.state, "creating");
   const all = [...(hooks.prestart ?? []), ...(hooks.createRuntime ?? []), ...(hooks.createContainer ?? [])];
   if (all.length > 0) await work.spans.measure("hooks", () => runHooks(all, state, folder));
@@ -235,6 +239,7 @@ async function createInGuest(work: Work, client: PodClient, stdio: StdioPlan, pr
     noPivot,
     noNewKeyring,
     exitFile: exitPath(work.state),
+    bundle: guest.spec.hooks?.startContainer === undefined ? "" : work.bundle.folder,
   });
   work.undo.defer(async () => await forget(work.state, id));
 }

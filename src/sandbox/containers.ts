@@ -56,6 +56,7 @@ export class Containers {
           sharedNamespaces: request.sharedNamespaces,
           noPivot: request.noPivot,
           noNewKeyring: request.noNewKeyring,
+          bundle: request.bundle,
         },
         CALL_MS,
       );

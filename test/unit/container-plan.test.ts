@@ -2,12 +2,12 @@
 import test from "ava";
 import { containerPlan, execPlan } from "../../agent/container/container-plan.ts";
 import type { Plan } from "../../agent/container/plan.ts";
-import type { Linux, Spec } from "../../src/oci/spec.ts";
+import type { Linux, Process, Spec } from "../../src/oci/spec.ts";
 import { failure } from "./helpers.ts";
 
 function plan(changes: Partial<Spec> = {}, linux: Linux = {}, shared: [string, number][] = []): Plan {
   const spec: Spec = { ociVersion: "1.2.0", root: { path: "/no/such" }, process: { cwd: "/", args: ["sh"] }, linux, ...changes };
-  return containerPlan({ id: "box", spec, cgroup: "/sys/fs/cgroup/tskata/box", sharedPids: new Map(shared), noPivot: false, newKeyring: true });
+  return containerPlan({ id: "box", spec, cgroup: "/sys/fs/cgroup/tskata/box", sharedPids: new Map(shared), noPivot: false, newKeyring: true, bundle: "/b" });
 }
 
 const namespaces = (...types: string[]): Linux => ({ namespaces: types.map((type) => ({ type })) as NonNullable<Linux["namespaces"]> });
@@ -82,10 +82,25 @@ test("hooks, personality, root", (t) => {
     { personality: { domain: "LINUX32" } },
   );
   t.deepEqual(made.startHooks, [{ path: "/bin/x", args: ["x"], env: [], timeoutSeconds: 3 }]);
-  t.like(JSON.parse(made.hookState), { id: "box", status: "created", pid: 1, annotations: { a: "b" } });
+  t.like(JSON.parse(made.hookState), { id: "box", status: "created", pid: 1, bundle: "/b", annotations: { a: "b" } });
   t.like(made, { container: true, rootReadonly: true, rootfs: "/r", personality: 8, newKeyring: true });
   t.is(plan({}, { personality: { domain: "LINUX" } }).personality, 0);
   t.throws(() => plan({ process: undefined }), failure("invalid", "process property must not be empty"));
+});
+
+test("the CPUs of an exec'ed process, before and after it joins the cgroup; an init has none", (t) => {
+  const cpus = (execCPUAffinity: NonNullable<Process["execCPUAffinity"]>): (readonly number[])[] => {
+    const made = execPlan({ spec: { ociVersion: "1.2.0" }, process: { cwd: "/", execCPUAffinity }, cgroup: "/c", init: 42 });
+    return [made.initialCpus, made.finalCpus];
+  };
+  t.deepEqual(cpus({}), [[], []]);
+  t.deepEqual(cpus({ initial: "", final: "1" }), [[], [1]]);
+  t.deepEqual(cpus({ initial: "7", final: "0-2,5,1-2,1023" }), [[7], [0, 1, 2, 5, 1023]]);
+  for (const final of ["x", "-1", "1-", "3-2", "1024", "0-1024", "0x1", "1;2", " 1", "99999999999999999999"]) {
+    t.throws(() => cpus({ final }), failure("invalid", `process.execCPUAffinity.final: "${final}" is no list of CPUs`), final);
+  }
+  const init = plan({ process: { cwd: "/", execCPUAffinity: { initial: "1", final: "1" } } });
+  t.deepEqual([init.initialCpus, init.finalCpus], [[], []]);
 });
 
 test("an exec'ed process joins what the container has, user first and mount last", (t) => {

@@ -357,6 +357,8 @@ export interface CreateContainerRequest {
   sharedNamespaces: ReadonlyMap<string, string>;
   noPivot: boolean;
   noNewKeyring: boolean;
+  /** The bundle's folder on the host, for the state that startContainer hooks get; empty without such hooks. */
+  bundle: string;
 }
 
 export const CreateContainerRequest: Codec<CreateContainerRequest> = defineCodec<CreateContainerRequest>(
@@ -368,6 +370,7 @@ export const CreateContainerRequest: Codec<CreateContainerRequest> = defineCodec
     if (message.sharedNamespaces !== undefined) writer.stringMap(34, message.sharedNamespaces);
     if (message.noPivot === true) writer.tag(40).bool(message.noPivot);
     if (message.noNewKeyring === true) writer.tag(48).bool(message.noNewKeyring);
+    if (message.bundle !== undefined && message.bundle !== "") writer.tag(58).string(message.bundle);
   },
   (reader) => {
     let containerIdValue = "";
@@ -376,6 +379,7 @@ export const CreateContainerRequest: Codec<CreateContainerRequest> = defineCodec
     const sharedNamespacesValue = new Map<string, string>();
     let noPivotValue = false;
     let noNewKeyringValue = false;
+    let bundleValue = "";
     for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
       switch (tag) {
         case 10:
@@ -396,11 +400,14 @@ export const CreateContainerRequest: Codec<CreateContainerRequest> = defineCodec
         case 48:
           noNewKeyringValue = reader.bool();
           break;
+        case 58:
+          bundleValue = reader.string();
+          break;
         default:
           reader.skipField(tag);
       }
     }
-    return { containerId: containerIdValue, spec: specValue, stdio: stdioValue, sharedNamespaces: sharedNamespacesValue, noPivot: noPivotValue, noNewKeyring: noNewKeyringValue } satisfies CreateContainerRequest;
+    return { containerId: containerIdValue, spec: specValue, stdio: stdioValue, sharedNamespaces: sharedNamespacesValue, noPivot: noPivotValue, noNewKeyring: noNewKeyringValue, bundle: bundleValue } satisfies CreateContainerRequest;
   },
 );
 

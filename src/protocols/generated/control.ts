@@ -151,6 +151,8 @@ export interface CreateRequest {
   noNewKeyring: boolean;
   /** File the sandbox writes when the container ends (exit.json). */
   exitFile: string;
+  /** The bundle's folder, for the state that startContainer hooks get; empty without such hooks. */
+  bundle: string;
 }
 
 export const CreateRequest: Codec<CreateRequest> = defineCodec<CreateRequest>(
@@ -163,6 +165,7 @@ export const CreateRequest: Codec<CreateRequest> = defineCodec<CreateRequest>(
     if (message.noPivot === true) writer.tag(40).bool(message.noPivot);
     if (message.noNewKeyring === true) writer.tag(48).bool(message.noNewKeyring);
     if (message.exitFile !== undefined && message.exitFile !== "") writer.tag(58).string(message.exitFile);
+    if (message.bundle !== undefined && message.bundle !== "") writer.tag(66).string(message.bundle);
   },
   (reader) => {
     let containerIdValue = "";
@@ -172,6 +175,7 @@ export const CreateRequest: Codec<CreateRequest> = defineCodec<CreateRequest>(
     let noPivotValue = false;
     let noNewKeyringValue = false;
     let exitFileValue = "";
+    let bundleValue = "";
     for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
       switch (tag) {
         case 10:
@@ -195,11 +199,14 @@ export const CreateRequest: Codec<CreateRequest> = defineCodec<CreateRequest>(
         case 58:
           exitFileValue = reader.string();
           break;
+        case 66:
+          bundleValue = reader.string();
+          break;
         default:
           reader.skipField(tag);
       }
     }
-    return { containerId: containerIdValue, spec: specValue, handoff: handoffValue, sharedNamespaces: sharedNamespacesValue, noPivot: noPivotValue, noNewKeyring: noNewKeyringValue, exitFile: exitFileValue } satisfies CreateRequest;
+    return { containerId: containerIdValue, spec: specValue, handoff: handoffValue, sharedNamespaces: sharedNamespacesValue, noPivot: noPivotValue, noNewKeyring: noNewKeyringValue, exitFile: exitFileValue, bundle: bundleValue } satisfies CreateRequest;
   },
 );
 
