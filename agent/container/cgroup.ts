@@ -84,6 +84,10 @@ export class Cgroup {
     }
   }
 
+  files(): string[] {
+    return readdirSync(this.folder);
+  }
+
   /** 0 when the file is not there or says "max". */
   number(file: string): number {
     return Number(this.read(file).trim()) || 0;

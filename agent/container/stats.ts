@@ -9,7 +9,7 @@ export function containerStats(cgroup: Cgroup): object {
     memory: memoryStats(cgroup),
     pids: pidsStats(cgroup),
     blkio: ioStats(cgroup),
-    hugetlb: {},
+    hugetlb: hugetlbStats(cgroup),
     intel_rdt: {},
     network_interfaces: null,
   };
@@ -37,7 +37,7 @@ function memoryStats(cgroup: Cgroup): object {
   const most = limit(cgroup.read("memory.max"));
   return {
     cache: stat.get("file") ?? 0,
-    usage: { limit: most, usage, max: usage, failcnt: failures },
+    usage: { limit: most, usage, max: cgroup.number("memory.peak"), failcnt: failures },
     swap: { limit: limit(cgroup.read("memory.swap.max")), usage: swap + usage, max: 0, failcnt: 0 },
     kernel: { limit: 0, usage: stat.get("kernel") ?? 0, max: 0, failcnt: 0 },
     kernelTCP: { limit: 0, usage: stat.get("sock") ?? 0, max: 0, failcnt: 0 },
@@ -48,6 +48,14 @@ function memoryStats(cgroup: Cgroup): object {
 function pidsStats(cgroup: Cgroup): object {
   const most = cgroup.read("pids.max").trim();
   return { current: cgroup.number("pids.current"), ...(most === "max" ? {} : { limit: Number(most) }) };
+}
+
+/** By page size. */
+function hugetlbStats(cgroup: Cgroup): object {
+  const sizes = cgroup.files().flatMap((file) => /^hugetlb\.(\w+)\.current$/.exec(file)?.[1] ?? []);
+  return Object.fromEntries(
+    sizes.map((size) => [size, { usage: cgroup.number(`hugetlb.${size}.current`), failcnt: cgroup.keyed(`hugetlb.${size}.events`).get("max") ?? 0 }]),
+  );
 }
 
 const IO_KEYS = [

@@ -26,3 +26,8 @@ export function table(rows: readonly (readonly string[])[]): string {
   );
   return `${lines.join("\n")}\n`;
 }
+
+/** What a guest's process may have written, for a line of a terminal: anything that is no text becomes "?", as procps has it. */
+export function printable(text: string): string {
+  return text.replace(/[^\x20-\x7e\u00a0-\u2027\u202f-\uffff]/g, "?");
+}

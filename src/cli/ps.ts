@@ -2,7 +2,7 @@
 import { TskataError } from "../base/errors.ts";
 import { notRunning, withPod } from "../lifecycle/container.ts";
 import { readState, statusOf } from "../oci/state-file.ts";
-import { print, table } from "./output.ts";
+import { print, printable, table } from "./output.ts";
 import { CONTAINER_ID_HELP, type Verb } from "./verb.ts";
 
 export const verb: Verb = {
@@ -28,7 +28,7 @@ those that have a process standing for them on this host, which is what engines 
       return 0;
     }
     const guestPids = new Map(processes.map(({ guestPid, pid }) => [guestPid, pid]));
-    const rows = processes.map(({ uid, pid, parent, command }) => [String(uid), String(pid), String(guestPids.get(parent) ?? 0), command]);
+    const rows = processes.map(({ uid, pid, parent, command }) => [String(uid), String(pid), String(guestPids.get(parent) ?? 0), printable(command)]);
     print(table([["UID", "PID", "PPID", "CMD"], ...rows]));
     return 0;
   },

@@ -1,7 +1,7 @@
 /** src/cli/output.ts: stdout written whole into any pipe, and tables as runc's. */
 import { join } from "node:path";
 import test from "ava";
-import { table } from "../../src/cli/output.ts";
+import { printable, table } from "../../src/cli/output.ts";
 import { repository, runc, runProgram, temporaryFolder } from "./helpers.ts";
 
 /** Pipes what a script prints into a shell command; the answer is that command's output and the script's exit code. */
@@ -46,4 +46,9 @@ test("cells are 12 wide or as wide as the longest and three spaces, the last as 
   ]);
   t.is(table([["123456789"], ["x"]]), "123456789\nx\n");
   t.is(table([["1234567890", "x"]]), "1234567890   x\n");
+});
+
+test("a guest's words are a line of text, whatever is in them", (t) => {
+  t.is(printable("sh -c while :; do sleep 1; done é 漢"), "sh -c while :; do sleep 1; done é 漢");
+  t.is(printable("a\nroot 1 0 fake\r\u001b[2J\u009b31m\u202e\u2028\u007f\0"), "a?root 1 0 fake??[2J?31m????");
 });
