@@ -68,6 +68,7 @@ export interface Spec {
   };
   root: { path: string; readonly?: boolean };
   hostname?: string;
+  domainname?: string;
   mounts: { destination: string; type?: string; source?: string; options?: string[] }[];
   annotations?: Record<string, string>;
   hooks?: Record<string, { path: string; args?: string[]; env?: string[]; timeout?: number }[]>;
