@@ -2,6 +2,7 @@
 import { buildGuestKernel } from "../guest-kernel/build.ts";
 import { buildGuestImage } from "../images/guest.ts";
 import { buildBundles } from "./lib/bundles.ts";
+import { writeChecksums } from "./lib/checksums.ts";
 import { buildNative } from "./lib/native.ts";
 import { warmCompileCache } from "./lib/warm.ts";
 
@@ -10,6 +11,7 @@ export async function setup(): Promise<void> {
   await buildBundles();
   await buildGuestImage();
   await buildGuestKernel();
+  writeChecksums();
   warmCompileCache();
 }
 

@@ -14,6 +14,7 @@ const STATUS: Readonly<Record<ErrorCode, status>> = {
   limit: status.RESOURCE_EXHAUSTED,
   unsupported: status.UNIMPLEMENTED,
   unavailable: status.UNAVAILABLE,
+  timeout: status.DEADLINE_EXCEEDED,
   internal: status.INTERNAL,
 };
 

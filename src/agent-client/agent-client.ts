@@ -1,5 +1,5 @@
 /** Typed calls to the agent: gRPC over the vsock device's unix socket. What comes back is a guest's word. */
-import { type CallOptions, Client, type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type CallOptions, Client, type ClientReadableStream, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { type ErrorCode, TskataError } from "../base/errors.ts";
 import { ERROR_TRAILER, methodDefinition } from "../protocols/agent-service.ts";
 import { ErrorDetail, type Event, SandboxService } from "../protocols/generated/agent.ts";
@@ -14,6 +14,7 @@ const CODES = new Set<string>([
   "limit",
   "unsupported",
   "unavailable",
+  "timeout",
   "internal",
 ] satisfies ErrorCode[]);
 /** A config.json with a large seccomp profile is some 100 KiB. */
@@ -45,7 +46,7 @@ export class AgentClient {
         request as Request,
         options,
         (error, response) => {
-          if (error !== null) reject(fromServiceError(error, method.name));
+          if (error !== null) reject(fromServiceError(error, method.name, timeoutMs));
           else if (response === undefined) reject(new TskataError("internal", `${method.name}: the agent gave no answer`));
           else resolve(response);
         },
@@ -72,11 +73,14 @@ export class AgentClient {
   }
 }
 
-function fromServiceError(error: ServiceError, method: string): TskataError {
+function fromServiceError(error: ServiceError, method: string, timeoutMs = 0): TskataError {
   const [trailer] = error.metadata?.get(ERROR_TRAILER) ?? [];
   if (Buffer.isBuffer(trailer)) {
     const detail = decodeDetail(trailer);
     if (detail !== undefined) return detail;
+  }
+  if (error.code === status.DEADLINE_EXCEEDED) {
+    return new TskataError("timeout", `the agent in the guest did not answer ${method} in ${timeoutMs / 1000} s`);
   }
   return new TskataError("unavailable", `${method}: the agent in the guest does not answer`, { cause: error });
 }

@@ -9,6 +9,7 @@ export type ErrorCode =
   | "limit"
   | "unsupported"
   | "unavailable" // the host, VM or agent cannot serve
+  | "timeout" // it did not answer in time
   | "internal";
 
 export class TskataError extends Error {

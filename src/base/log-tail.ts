@@ -7,16 +7,17 @@ export const KERNEL_PANIC = "Kernel panic - not syncing";
 
 /** The last lines, or those that lead to a kernel's panic; empty when there is none. */
 export function logTail(file: string, lines = 8): string {
-  const tail = lastBytes(file)
-    .replace(/\r/g, "")
-    .replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "")
-    .trimEnd()
-    .split("\n");
+  const tail = plainText(lastBytes(file)).trimEnd().split("\n");
   const panic = tail.findLastIndex((line) => line.includes(KERNEL_PANIC));
   return tail
     .slice(0, panic === -1 ? undefined : panic + 1)
     .slice(-lines)
     .join("\n");
+}
+
+/** What is left of it that no terminal obeys. */
+export function plainText(text: string): string {
+  return text.replace(/[^\n\t\x20-\x7e\u00a0-\uffff]/g, "");
 }
 
 /** Under a heading, to be appended to an error's sentence; empty when there is none. */

@@ -1,5 +1,6 @@
 /** One call of `tskata`: global flags, the verb, its flags, the verb's work, and the one way a failure is told. */
 import { errorChain } from "../base/errors.ts";
+import { FailureError, sayPhase } from "../base/failures.ts";
 import { Logger } from "../telemetry/logger.ts";
 import { type Flags, parseFlags } from "./flags.ts";
 import { globalFlags, openLogger, readGlobals } from "./globals.ts";
@@ -54,9 +55,15 @@ async function tellFailure(verb: Verb, error: unknown, globals: Flags, logger: L
     return 1;
   }
   if (globals.boolean("debug") && error instanceof Error) logger.debug(error.stack ?? "");
-  const prefix = verb.failure === undefined ? "" : `${verb.failure}: `;
-  logger.fatal(`${prefix}${errorChain(error)}`);
+  logger.fatal(`${prefixOf(verb, error)}${errorChain(error)}`);
   return verb.failureCode ?? 1;
+}
+
+/** runc's words; where a pod has failed, also the phase it failed in. */
+function prefixOf({ name, failure }: Verb, error: unknown): string {
+  const phase = error instanceof FailureError ? error.phase : undefined;
+  if (phase !== undefined) return `${failure ?? `${name} failed`} ${sayPhase(phase)}: `;
+  return failure === undefined ? "" : `${failure}: `;
 }
 
 function checkCount(verb: Verb, count: number): void {

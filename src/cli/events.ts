@@ -56,7 +56,7 @@ async function printStats(state: StateFile): Promise<void> {
 }
 
 async function printEvents(state: StateFile): Promise<void> {
-  using client = await connectPod(state.pod.folder);
+  using client = await connectPod(state.pod);
   for (let sequence = 0n; ; ) {
     const { events } = await client.events({ containerId: state.id, sequence });
     for (const event of events) {

@@ -40,6 +40,7 @@ const sandboxSchema = z.strictObject({
   log_level: z._default(logLevel, "info"),
   fs_threads: z._default(positive, 2),
   start_timeout_s: z._default(positive, 120),
+  call_timeout_s: z._default(positive, 120),
   stop_timeout_s: z._default(positive, 10),
   seccomp: z._default(z.enum(["enforce", "log", "off"]), "enforce"),
 });

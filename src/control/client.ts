@@ -50,7 +50,7 @@ export class ControlClient implements Disposable {
       return await new Promise<Response>((resolve, reject) => {
         this.#pending.set(stream, { resolve, reject });
         if (timeoutMs !== undefined) {
-          timer = setTimeout(() => reject(new TskataError("unavailable", `the sandbox process did not answer ${name} in ${timeoutMs / 1000} s`)), timeoutMs);
+          timer = setTimeout(() => reject(new TskataError("timeout", `the sandbox process did not answer ${name} in ${timeoutMs / 1000} s`)), timeoutMs);
         }
         this.#socket.write(encodeFrame({ stream, type: REQUEST, data }));
       });

@@ -21,6 +21,10 @@ const podConfigSchema = z.object({
   guestLogLevel: z.string(),
   logLevel: z.string(),
   fsThreads: z.int().check(z.minimum(1)),
+  /** From the sandbox process's first step until the guest's agent has set up the pod. */
+  startTimeoutMs: z.int().check(z.minimum(1)),
+  /** For each request to the agent. */
+  callTimeoutMs: z.int().check(z.minimum(1)),
   /** Whether the jail's lists of system calls hold. */
   seccomp: z.enum(["enforce", "log", "off"]),
 });

@@ -123,6 +123,7 @@ export const Response = defineCodec<Response>(
 /** Our codes as gRPC's. */
 const CODES: Readonly<Record<ErrorCode, number>> = {
   invalid: 3,
+  timeout: 4,
   "not-found": 5,
   exists: 6,
   limit: 8,

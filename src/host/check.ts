@@ -7,7 +7,7 @@ import { OCI_VERSION, TSKATA_VERSION } from "../base/version.ts";
 import type { Config } from "../config/config.ts";
 import { hostSize } from "../config/sizing.ts";
 import { cgroupMode, hierarchies } from "./cgroup.ts";
-import { checkImage, checkKernel } from "./guest-files.ts";
+import { checkImage, checkKernel, checksumProblem, type GuestFile } from "./guest-files.ts";
 import { probeKvm } from "./kvm-probe.ts";
 import { chooseDriver, type DriverChoice, findProgram } from "./probe.ts";
 
@@ -27,8 +27,8 @@ export async function checkHost(config: Config): Promise<Finding[]> {
     await checkKvm(),
     await checkDriver(config),
     attempt("qemu", () => checkQemu(config)),
-    attempt("guest kernel", () => sized("guest kernel", checkKernel(config.guest.kernel ?? files.kernel))),
-    attempt("guest image", () => sized("guest image", checkImage(config.guest.image ?? files.image))),
+    attempt("guest kernel", () => whole("guest kernel", checkKernel(config.guest.kernel ?? files.kernel))),
+    attempt("guest image", () => whole("guest image", checkImage(config.guest.image ?? files.image))),
     ...[files.addon, files.proxy, files.jail, files.sandbox].map(checkPart),
     checkCgroups(),
   ];
@@ -90,7 +90,10 @@ function qemuVersion(qemu: string): string {
   return `${qemu}, version ${version}`;
 }
 
-function sized(name: string, { file, bytes }: { file: string; bytes: number }): Finding {
+/** Every byte of it, where its checksum is known. */
+function whole(name: string, { file, bytes }: GuestFile): Finding {
+  const problem = checksumProblem(file);
+  if (problem !== undefined) return { name, status: "missing", detail: problem };
   return { name, status: "ok", detail: `${file}, ${(bytes / 2 ** 20).toFixed(1)} MiB` };
 }
 

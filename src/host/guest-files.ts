@@ -1,6 +1,9 @@
 /** Guest kernel and image are whole before a machine is started with them: half a file fails in ways nobody can read. */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import { basename } from "node:path";
 import { TskataError } from "../base/errors.ts";
+import { FailureError } from "../base/failures.ts";
 import { BZIMAGE_HEAD_BYTES, bzImageProblem, readBzImage } from "../vmm/arch/x86_64/bzimage.ts";
 
 export interface GuestFile {
@@ -35,17 +38,61 @@ function elfProblem(header: Buffer, read: Read, size: number): string | undefine
   return undefined;
 }
 
+/**
+ * In words, when the file is not what its checksum beside it (`<file>.sha256`, as sha256sum(1) writes it) is of. Undefined also where
+ * there is no such file: an image of the administrator's need not have one.
+ */
+export function checksumProblem(file: string): string | undefined {
+  try {
+    const expected = /^([0-9a-f]{64})\b/.exec(readFileSync(`${file}.sha256`, "utf8"))?.[1];
+    const found = createHash("sha256").update(readFileSync(file)).digest("hex");
+    return expected === undefined || expected === found ? undefined : `${file} is damaged: its checksum is not the one in ${basename(file)}.sha256`;
+  } catch {
+    return undefined;
+  }
+}
+
 const EROFS_SUPER_OFFSET = 1024;
 const EROFS_MAGIC = 0xe0f5e1e2;
 
-/** The erofs superblock (fs/erofs/erofs_fs.h) tells how many blocks there must be. */
+/** Bit of feature_compat: the superblock has a checksum. */
+const EROFS_SB_CHKSUM = 1;
+/** mkfs.erofs makes blocks of a page; more is no image for this guest. */
+const MOST_BLOCK_BITS = 16;
+
+/** The erofs superblock (fs/erofs/erofs_fs.h) tells how many blocks there must be, and is whole when its own checksum says so. */
 export function checkImage(file: string): GuestFile {
   return inspect("guest image", file, (read, size) => {
     const superblock = read(EROFS_SUPER_OFFSET, 128);
     if (superblock.length < 128 || superblock.readUInt32LE(0) !== EROFS_MAGIC) return "not an erofs image";
+    const blockBits = superblock[12] ?? 0;
+    if (
+      superblock.readUInt32LE(8) & EROFS_SB_CHKSUM &&
+      !(blockBits <= MOST_BLOCK_BITS && hasGoodChecksum(read(EROFS_SUPER_OFFSET, 2 ** blockBits - EROFS_SUPER_OFFSET)))
+    ) {
+      return "its superblock is damaged: wrong checksum";
+    }
     const expected = superblock.readUInt32LE(36) * 2 ** (superblock[12] ?? 0);
     return expected > size ? `truncated: ${size} bytes of ${expected}` : undefined;
   });
+}
+
+/** Over the rest of the superblock's block, with the checksum's own field as zeroes (fs/erofs/super.c). */
+function hasGoodChecksum(block: Buffer): boolean {
+  if (block.length < 128) return false;
+  const expected = block.readUInt32LE(4);
+  block.writeUInt32LE(0, 4);
+  return crc32c(block) === expected;
+}
+
+/** Castagnoli's polynomial, from all ones, not inverted at the end. */
+function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+  }
+  return crc >>> 0;
 }
 
 type Read = (offset: number, length: number) => Buffer;
@@ -61,7 +108,7 @@ function inspect(what: string, file: string, problem: (read: Read, size: number)
   try {
     const bytes = fstatSync(fd).size;
     const found = problem((offset, length) => readAt(fd, offset, length), bytes);
-    if (found !== undefined) throw new TskataError("unavailable", `${what} ${file}: ${found}`);
+    if (found !== undefined) throw new FailureError("image-corrupt", `${what} ${file}: ${found}`);
     return { file, bytes };
   } finally {
     closeSync(fd);

@@ -2,6 +2,7 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { TskataError } from "../base/errors.ts";
+import { FailureError } from "../base/failures.ts";
 import type { Config } from "../config/config.ts";
 import { KVM_DEVICE, type KvmVerdict, probeKvm } from "./kvm-probe.ts";
 
@@ -16,7 +17,7 @@ export async function chooseDriver(config: Config["hypervisor"], probe: () => Pr
   if (driver === "qemu") return chooseQemu(config, await accelerator(config, probe));
   const verdict = await probe();
   if (verdict.works) return { driver: "kvm", device: KVM_DEVICE, why: verdict.why };
-  if (driver === "kvm") throw new TskataError("unavailable", `hypervisor.driver is "kvm", which can't work here: ${verdict.why}`);
+  if (driver === "kvm") throw new FailureError("kvm-refused", `hypervisor.driver is "kvm", which can't work here: ${verdict.why}`);
   return chooseQemu(config, config.accelerator === "kvm" ? asked(config) : { accelerator: "tcg", why: verdict.why });
 }
 

@@ -14,10 +14,15 @@ export interface MachineOptions {
   readonly consoleLog: string;
 }
 
+/** How a machine ended, in words, and whose doing that was. */
+export interface MachineEnd {
+  readonly by: "guest" | "hypervisor";
+  readonly what: string;
+}
+
 export interface Machine {
   readonly pid: number;
-  /** Resolves with how it ended, in words. */
-  readonly ended: Promise<string>;
+  readonly ended: Promise<MachineEnd>;
   /**
    * Gives one of its placeholders a device while it runs, and returns the slot's name on the guest's platform bus: there the guest's
    * kernel finds the device once that name is written to `drivers/virtio-mmio/bind`. A driver without placeholders refuses.

@@ -8,6 +8,7 @@ import { runHooksLeniently } from "../oci/hooks.ts";
 import type { Resources, Spec } from "../oci/spec.ts";
 import { hookState } from "../oci/state.ts";
 import { readState, type StateFile, type Status, statusOf, writeState } from "../oci/state-file.ts";
+import { explaining } from "./explained.ts";
 import { connectPod, type PodClient } from "./pod-client.ts";
 
 /** The config.json the container was created from, as it was then. */
@@ -24,14 +25,14 @@ export async function withContainer<T>(root: string, id: string, work: (state: S
 }
 
 export async function withPod<T>(state: StateFile, work: (client: PodClient) => Promise<T>): Promise<T> {
-  using client = await connectPod(state.pod.folder);
+  using client = await connectPod(state.pod);
   return await work(client);
 }
 
 export async function startContainer(root: string, id: string, warn: (message: string) => void): Promise<void> {
   const started = await withContainer(root, id, async (state, status) => {
     checkStartable(status);
-    await withPod(state, async (client) => await client.start({ containerId: id }));
+    await explaining("start in the guest", state.pod.folder, () => withPod(state, async (client) => await client.start({ containerId: id })));
     const running: StateFile = { ...state, status: "running" };
     writeState(root, running);
     return running;
@@ -70,7 +71,8 @@ export async function killContainer(root: string, id: string, { signal, all }: K
   }
   if (signal < 0 || signal > 64) throw new TskataError("invalid", "unable to signal init: invalid argument");
   try {
-    await withPod(state, async (client) => await client.kill({ containerId: id, signal, all }, KILL_TIMEOUT_MS));
+    const request = { containerId: id, signal, all };
+    await explaining("kill in the guest", state.pod.folder, () => withPod(state, async (client) => await client.kill(request, KILL_TIMEOUT_MS)));
   } catch (error) {
     if (statusOf(readState(root, id)) === "stopped") {
       if (signal === 9) return;

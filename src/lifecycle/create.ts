@@ -21,6 +21,7 @@ import { hookState } from "../oci/state.ts";
 import { checkId, exitPath, type StateFile, writeState } from "../oci/state-file.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { SpanRecorder } from "../telemetry/spans.ts";
+import { explained } from "./explained.ts";
 import { terminalSize } from "./foreground.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { connectPod, handOver, type PodClient } from "./pod-client.ts";
@@ -52,16 +53,22 @@ export interface Created {
   readonly proxy: ProxyProcess;
 }
 
-/** What the steps hand to each other. */
-interface Work {
+/** What the first step is given. */
+interface Request {
   readonly options: CreateOptions;
-  readonly files: Installation;
-  readonly paths: ContainerPaths;
   readonly bundle: Bundle;
   readonly undo: AsyncDisposableStack;
   readonly spans: SpanRecorder;
   /** What comes after everything is undone: poststop hooks. */
   readonly afterwards: AsyncDisposableStack;
+  /** For a failure's explanation. */
+  readonly surroundings: { podFolder: string; guestFiles: readonly string[] };
+}
+
+/** What the steps hand to each other. */
+interface Work extends Request {
+  readonly files: Installation;
+  readonly paths: ContainerPaths;
   state: StateFile;
 }
 
@@ -72,7 +79,22 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   const bundle = await spans.measure("read bundle", () => loadBundle(options.bundle, (message) => options.logger.warning(message)));
   await using afterwards = new AsyncDisposableStack();
   await using undo = new AsyncDisposableStack();
-  const work: Work = { ...(await begin(options, bundle, undo, spans)), afterwards };
+  const surroundings = { podFolder: containerPaths(options.root, options.id).pod, guestFiles: [] };
+  try {
+    const work = await spans.measure("take the id", () => begin({ options, bundle, undo, afterwards, spans, surroundings }));
+    const proxy = await make(work);
+    endAll();
+    undo.move();
+    afterwards.move();
+    return { state: work.state, bundle, proxy };
+  } catch (error) {
+    // Now, because undoing takes the pod's folder and its logs away.
+    throw explained(error, surroundings);
+  }
+}
+
+async function make(work: Work): Promise<ProxyProcess> {
+  const { options, bundle, undo } = work;
   const sandbox = await enterPod(work);
   const guest = guestSpec(options.id, bundle, (pid) => findByProxy(options.root, work.state.pod.folder, pid));
 
@@ -91,21 +113,19 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   const proxy = startContainerProxy(work, stdio);
   using _socket = closing(proxy);
   await options.interrupt.race(runCreateHooks(work));
-  using client = await connectPod(work.state.pod.folder);
+  using client = await connectPod(work.state.pod);
   await options.interrupt.race(work.spans.measure("create in the guest", () => createInGuest(work, client, stdio, proxy, guest)));
 
   if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
   update(work, { status: "created" });
-  endAll();
-  undo.move();
-  afterwards.move();
-  return { state: work.state, bundle, proxy };
+  return proxy;
 }
 
 // -- steps ----------------------------------------------------------------------------------------------------------------
 
 /** Takes the id, writes down what is made and by whom, makes the cgroup. */
-async function begin(options: CreateOptions, bundle: Bundle, undo: AsyncDisposableStack, spans: SpanRecorder): Promise<Omit<Work, "afterwards">> {
+async function begin(request: Request): Promise<Work> {
+  const { options, bundle, undo } = request;
   const { id, root } = options;
   const paths = containerPaths(root, id);
   mkdirSync(root, { recursive: true, mode: 0o711 });
@@ -134,7 +154,7 @@ async function begin(options: CreateOptions, bundle: Bundle, undo: AsyncDisposab
   };
   writeState(root, state);
   writeFileSync(join(paths.folder, "spec.json"), JSON.stringify(bundle.spec), { mode: 0o600 });
-  return { options, files: installation(), paths, bundle, undo, spans, state };
+  return { ...request, files: installation(), paths, state };
 }
 
 /** mkdir is the lock on an id: of two creates one gets it. */
@@ -163,14 +183,17 @@ async function startPod(work: Work): Promise<PodSandbox> {
   const { options, bundle, state, files, undo, spans } = work;
   const config = applyAnnotations(loadConfig(options.config), state.annotations);
   const pod = podPaths(state.pod.folder);
-  const podConfig = await preparePod(pod, {
-    id: options.id,
-    config,
-    files,
-    resources: bundle.linux.resources,
-    annotations: state.annotations,
-    hostname: bundle.spec.hostname,
-  });
+  const podConfig = await spans.measure("prepare the pod", () =>
+    preparePod(pod, {
+      id: options.id,
+      config,
+      files,
+      resources: bundle.linux.resources,
+      annotations: state.annotations,
+      hostname: bundle.spec.hostname,
+    }),
+  );
+  work.surroundings.guestFiles = [podConfig.kernel, podConfig.image];
   spans.writeTo(pod.spans);
   const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders, podConfig));
   undo.defer(async () => await endSandbox(sandbox, options.logger));
@@ -179,13 +202,14 @@ async function startPod(work: Work): Promise<PodSandbox> {
       ...state.pod,
       sandboxPid: sandbox.ref.pid,
       sandboxStartTime: sandbox.ref.startTime,
+      callTimeoutMs: podConfig.callTimeoutMs,
       stopTimeoutMs: config.sandbox.stop_timeout_s * 1000,
       cgroups: state.cgroups,
     },
   });
   return {
     pid: sandbox.ref.pid,
-    ready: async () => await sandbox.ready(config.sandbox.start_timeout_s * 1000),
+    ready: async () => await sandbox.ready(podConfig.startTimeoutMs),
   };
 }
 
@@ -206,6 +230,7 @@ async function joinPod(work: Work, podId: string): Promise<PodSandbox> {
   const sandbox = sandboxRef(owner);
   if (sandbox === undefined) throw new TskataError("unavailable", `the pod ${podId} is not ready`);
   update(work, { pod: owner.pod });
+  work.surroundings.podFolder = folder;
   return { pid: sandbox.pid, ready: async () => {} };
 }
 
@@ -246,7 +271,7 @@ async function createInGuest(work: Work, client: PodClient, stdio: StdioPlan, pr
 
 /** Takes the container out of a pod that stays. */
 async function forget(state: StateFile, id: string): Promise<void> {
-  using client = await connectPod(state.pod.folder);
+  using client = await connectPod(state.pod);
   await client.delete({ containerId: id, force: true });
 }
 

@@ -5,6 +5,7 @@ import { installation } from "../base/paths.ts";
 import type { Process } from "../oci/spec.ts";
 import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
 import { writePidFile } from "./create.ts";
+import { explaining } from "./explained.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { connectPod, handOver } from "./pod-client.ts";
 import { type ProxyProcess, startProxy } from "./proxy.ts";
@@ -33,7 +34,7 @@ export async function execInContainer(options: ExecOptions): Promise<Executed> {
   const state = readState(root, id);
   checkRunning(state, options.ignorePaused);
   await using undo = new AsyncDisposableStack();
-  using client = await connectPod(state.pod.folder);
+  using client = await connectPod(state.pod);
   const stdio = planStdio({ terminal: process.terminal ?? false, consoleSocket: options.consoleSocket, detach: options.detach, size: process.consoleSize });
   using _stdio = { [Symbol.dispose]: () => stdio.close() };
   const proxy = startProxy(installation().proxy, state.cgroupFolders, stdio.slave);
@@ -43,7 +44,7 @@ export async function execInContainer(options: ExecOptions): Promise<Executed> {
   if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
   const handoff = handOver(state.pod.folder, stdio, proxy.socket);
   const request = { containerId: id, execId, process: Buffer.from(JSON.stringify(process)), handoff, subCgroup: options.subCgroup };
-  await interrupt.race(client.exec(request));
+  await interrupt.race(explaining("exec in the guest", state.pod.folder, () => client.exec(request)));
   undo.move();
   return { state, execId, proxy };
 }

@@ -35,6 +35,8 @@ export async function preparePod(paths: PodPaths, { id, config, files, resources
     guestLogLevel: config.guest.log_level,
     logLevel: config.sandbox.log_level,
     fsThreads: config.sandbox.fs_threads,
+    startTimeoutMs: config.sandbox.start_timeout_s * 1000,
+    callTimeoutMs: config.sandbox.call_timeout_s * 1000,
     seccomp: config.sandbox.seccomp,
   };
   mkdirSync(paths.shared, { recursive: true, mode: 0o700 });

@@ -13,24 +13,42 @@ import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import * as z from "zod/mini";
+import { within } from "../base/deadline.ts";
 import { errorChain, TskataError } from "../base/errors.ts";
-import { titledTail } from "../base/log-tail.ts";
+import { type FailureCode, FailureError, isFailureCode } from "../base/failures.ts";
+import { logTail, plainText } from "../base/log-tail.ts";
 import { type Installation, podPaths } from "../base/paths.ts";
 import { type ProcessRef, processRef, signalProcess, waitForEnd, waitStatusOf } from "../base/process.ts";
 import { signalName } from "../base/signals.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { jailViews } from "../host/jail.ts";
 
+/** What it says is shown: text of some length, and no more. */
+const text = z.pipe(
+  z.string(),
+  z.transform((said) => plainText(said).slice(0, MOST_TEXT)),
+);
 const readySchema = z.union([
   z.object({ ok: z.literal(true) }),
-  z.object({ ok: z.literal(false), error: z.object({ code: z.string(), message: z.string() }) }),
+  z.object({
+    ok: z.literal(false),
+    error: z.object({
+      failure: z.string().check(z.refine(isFailureCode)),
+      message: text,
+      machine: z.optional(text),
+      phase: z.optional(z.object({ name: text, seconds: z.number() })),
+    }),
+  }),
 ]);
 
+const MOST_TEXT = 2000;
 const KILL_WAIT_MS = 5000;
+/** Its own limit comes first and knows more; this one is for a process that is stopped or hangs. */
+const GRACE_MS = 5000;
 
 export interface SandboxProcess {
   readonly ref: ProcessRef;
-  /** Resolves once the machine runs and its agent answers; rejects with why not. */
+  /** Resolves once the machine runs and its agent answers; rejects with why not. The time is what the process itself has for it. */
   ready(timeoutMs: number): Promise<void>;
   /** Ends it and what it started, now. */
   kill(): Promise<void>;
@@ -60,7 +78,7 @@ export async function startSandbox(files: Installation, podFolder: string, cgrou
   const pipe = new ReadyPipe(jail.stdio[3] as Readable);
   const pid = await pipe.pid;
   const ref = pid === undefined ? undefined : processRef(pid);
-  if (ref === undefined) throw new TskataError("unavailable", `the jail of the sandbox process ${await exited}${tails(podFolder)}`);
+  if (ref === undefined) throw new FailureError("sandbox-died", `the jail of the sandbox process ${await exited}${lastWords(podFolder)}`);
   return new Started(ref, pipe, podFolder);
 }
 
@@ -117,16 +135,10 @@ class Started implements SandboxProcess {
   }
 
   async ready(timeoutMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, fail) => {
-      timer = setTimeout(() => {
-        fail(new TskataError("unavailable", `the virtual machine is not ready after ${timeoutMs / 1000} s${tails(this.#folder)}`));
-      }, timeoutMs);
-    });
+    const late = (): Error => new FailureError("time-out", `the sandbox process has not told in ${timeoutMs / 1000} s how the start went`);
     try {
-      await this.#read(await Promise.race([this.#pipe.answer, late]));
+      await this.#read(await within(timeoutMs + GRACE_MS, this.#pipe.answer, late));
     } finally {
-      clearTimeout(timer);
       this.#pipe.close();
     }
   }
@@ -141,16 +153,16 @@ class Started implements SandboxProcess {
     }
     const parsed = readySchema.safeParse(value);
     if (!parsed.success) throw new TskataError("internal", "the sandbox process gave an answer that is none");
-    if (!parsed.data.ok) throw new TskataError("unavailable", `${parsed.data.error.message}${tails(this.#folder)}`);
+    if (parsed.data.ok) return;
+    const { failure, message, machine, phase } = parsed.data.error;
+    throw new FailureError(failure as FailureCode, message, { machine, phase });
   }
 
   /** The error for a sandbox that ended without a word. It is our child, and nobody has waited for it. */
-  async #death(): Promise<TskataError> {
+  async #death(): Promise<FailureError> {
     await waitForEnd(this.ref, KILL_WAIT_MS);
-    return new TskataError(
-      "unavailable",
-      `the sandbox process ${endInWords(waitStatusOf(this.ref))} before the virtual machine was ready${tails(this.#folder)}`,
-    );
+    const how = endInWords(waitStatusOf(this.ref));
+    return new FailureError("sandbox-died", `the sandbox process ${how} before the virtual machine was ready${lastWords(this.#folder)}`);
   }
 
   async kill(): Promise<void> {
@@ -172,8 +184,8 @@ export function endInWords(status: number | undefined): string {
   return `was killed by ${signal}${why}`;
 }
 
-/** What a reader needs before the folder is rolled back. */
-function tails(folder: string): string {
-  const paths = podPaths(folder);
-  return titledTail("sandbox", paths.sandboxErrors) + titledTail("hypervisor", paths.hypervisorLog) + titledTail("guest console", paths.consoleLog);
+/** What it wrote last, when that is a line. */
+function lastWords(folder: string): string {
+  const said = logTail(podPaths(folder).sandboxErrors, 1);
+  return said === "" ? "" : `: ${said}`;
 }

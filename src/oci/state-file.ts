@@ -27,6 +27,8 @@ const podSchema = z.object({
   id: text,
   folder: text,
   sandboxPid: z.optional(positive),
+  /** sandbox.call_timeout_s when the pod was started. */
+  callTimeoutMs: z.optional(positive),
   /** sandbox.stop_timeout_s when the pod was started. */
   stopTimeoutMs: z.optional(positive),
   sandboxStartTime: z.optional(whole),

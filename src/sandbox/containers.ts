@@ -11,8 +11,6 @@ import { closeAll, type Handoffs } from "./handoffs.ts";
 import { HostProcess } from "./host-process.ts";
 import type { Log } from "./log.ts";
 
-/** A guest under emulation is slow, but not this slow. */
-const CALL_MS = 120_000;
 const SIGKILL = 9;
 
 interface ContainerRecord {
@@ -30,16 +28,19 @@ export class Containers {
   readonly #handoffs: Handoffs;
   readonly #events: EventLog;
   readonly #log: Log;
+  /** The longest that the agent may take for one request. */
+  readonly #callMs: number;
   readonly #records = new Map<string, ContainerRecord>();
   /** Why nothing works any more. */
   #failure: string | undefined;
 
-  constructor(agent: AgentClient, vsock: VirtioDevice, handoffs: Handoffs, events: EventLog, log: Log) {
+  constructor(agent: AgentClient, vsock: VirtioDevice, handoffs: Handoffs, events: EventLog, log: Log, callMs: number) {
     this.#agent = agent;
     this.#vsock = vsock;
     this.#handoffs = handoffs;
     this.#events = events;
     this.#log = log;
+    this.#callMs = callMs;
   }
 
   async create(request: CreateRequest): Promise<CreateResponse> {
@@ -58,7 +59,7 @@ export class Containers {
           noNewKeyring: request.noNewKeyring,
           bundle: request.bundle,
         },
-        CALL_MS,
+        this.#callMs,
       );
       this.#records.set(id, { id, exitFile, processes: new Map([["", host]]) });
       this.#begin(id, "", host);
@@ -71,7 +72,7 @@ export class Containers {
 
   async start(id: string): Promise<void> {
     const host = this.#process(id, "");
-    await this.#agent.call(ContainersService.start, { containerId: id }, CALL_MS);
+    await this.#agent.call(ContainersService.start, { containerId: id }, this.#callMs);
     host.beginInput();
   }
 
@@ -80,7 +81,7 @@ export class Containers {
     const host = await this.#connect(request.handoff);
     try {
       const record = this.#record(id);
-      const { pid } = await this.#agent.call(ProcessesService.exec, { containerId: id, execId, process, subCgroup, stdio: host.stdio }, CALL_MS);
+      const { pid } = await this.#agent.call(ProcessesService.exec, { containerId: id, execId, process, subCgroup, stdio: host.stdio }, this.#callMs);
       record.processes.set(execId, host);
       this.#begin(id, execId, host);
       host.beginInput();
@@ -93,19 +94,19 @@ export class Containers {
 
   async #connect(handoff: CreateRequest["handoff"]): Promise<HostProcess> {
     const fds = await this.#handoffs.take(handoff);
-    if (this.#failure === undefined) return await HostProcess.connect(this.#vsock, fds);
+    if (this.#failure === undefined) return await HostProcess.connect(this.#vsock, fds, this.#callMs);
     closeAll(Object.values(fds));
     throw new TskataError("unavailable", this.#failure);
   }
 
   #begin(id: string, execId: string, host: HostProcess): void {
     host.begin({
-      signal: (signal) => this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal }, CALL_MS)),
-      resize: (rows, columns) => this.#quietly(this.#agent.call(ProcessesService.resize, { containerId: id, execId, rows, columns }, CALL_MS)),
+      signal: (signal) => this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal }, this.#callMs)),
+      resize: (rows, columns) => this.#quietly(this.#agent.call(ProcessesService.resize, { containerId: id, execId, rows, columns }, this.#callMs)),
       gone: () => {
         const record = this.#records.get(id);
         if (execId === "" && record !== undefined) record.reason = "the process that stood for it on the host was killed";
-        this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, CALL_MS));
+        this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, this.#callMs));
       },
     });
     void this.#waitFor(id, execId, host);
@@ -148,11 +149,11 @@ export class Containers {
   }
 
   async kill({ containerId, execId, signal, all }: KillRequest): Promise<void> {
-    await this.#agent.call(ProcessesService.signal, { containerId, execId, signal, all }, CALL_MS);
+    await this.#agent.call(ProcessesService.signal, { containerId, execId, signal, all }, this.#callMs);
   }
 
   async resize({ containerId, execId, rows, columns }: ResizeRequest): Promise<void> {
-    await this.#agent.call(ProcessesService.resize, { containerId, execId, rows, columns }, CALL_MS);
+    await this.#agent.call(ProcessesService.resize, { containerId, execId, rows, columns }, this.#callMs);
   }
 
   closeStdin(id: string, execId: string): void {
@@ -161,7 +162,7 @@ export class Containers {
 
   async delete(id: string, force: boolean): Promise<void> {
     try {
-      await this.#agent.call(ContainersService.remove, { containerId: id }, CALL_MS);
+      await this.#agent.call(ContainersService.remove, { containerId: id }, this.#callMs);
     } catch (error) {
       if (!force) throw error;
     }
@@ -171,7 +172,7 @@ export class Containers {
   }
 
   async processes(id: string): Promise<ProcessInfo[]> {
-    const { processes } = await this.#agent.call(ContainersService.list, { containerId: id }, CALL_MS);
+    const { processes } = await this.#agent.call(ContainersService.list, { containerId: id }, this.#callMs);
     const record = this.#record(id);
     return processes.map(({ init, execId, ...facts }) => {
       const host = init ? record.processes.get("") : execId === "" ? undefined : record.processes.get(execId);

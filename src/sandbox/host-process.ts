@@ -5,6 +5,8 @@
  *   caller's stdout ◄─relay─ vsock stream ◄─ guest       wrote has been written to the caller's descriptors
  */
 import { writeSync } from "node:fs";
+import { within } from "../base/deadline.ts";
+import { TskataError } from "../base/errors.ts";
 import { native, type PacketSocket, type Relay, type VirtioDevice } from "../native.ts";
 import { STDIO_PORT, STREAM_ID_BYTES } from "../protocols/agent-service.ts";
 import type { Stdio } from "../protocols/generated/agent.ts";
@@ -38,14 +40,14 @@ export class HostProcess {
   }
 
   /** Connects a stream for each descriptor there is. On failure everything is closed. */
-  static async connect(vsock: VirtioDevice, fds: Descriptors): Promise<HostProcess> {
+  static async connect(vsock: VirtioDevice, fds: Descriptors, timeoutMs: number): Promise<HostProcess> {
     const streams: { stdin?: number; stdout?: number; stderr?: number } = {};
     const ids = { stdin: 0n, stdout: 0n, stderr: 0n };
     try {
       for (const name of ["stdin", "stdout", "stderr"] as const) {
         if (fds[name] === undefined) continue;
         ids[name] = ++lastStreamId;
-        streams[name] = await openStream(vsock, ids[name]);
+        streams[name] = await openStream(vsock, ids[name], timeoutMs);
       }
       return new HostProcess(fds, ids, streams);
     } catch (error) {
@@ -134,8 +136,10 @@ function relay(source: number | undefined, destination: number | undefined): Rel
   return source === undefined || destination === undefined ? undefined : native().relay(source, destination);
 }
 
-async function openStream(vsock: VirtioDevice, id: bigint): Promise<number> {
-  const fd = await native().connectVsock(vsock, STDIO_PORT);
+/** A guest that is stopped, or has no room for another connection, does not answer at all. */
+async function openStream(vsock: VirtioDevice, id: bigint, timeoutMs: number): Promise<number> {
+  const late = (): Error => new TskataError("timeout", `the guest did not take a stdio stream in ${timeoutMs / 1000} s`);
+  const fd = await within(timeoutMs, native().connectVsock(vsock, STDIO_PORT), late, (unwanted) => native().closeFd(unwanted));
   const tag = Buffer.alloc(STREAM_ID_BYTES);
   tag.writeBigUInt64BE(id);
   writeSync(fd, tag);

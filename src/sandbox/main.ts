@@ -1,8 +1,10 @@
 /** Entry point of a pod's sandbox process: its working folder is the pod's, descriptor 3 takes one line that says how the start went. */
 import { closeSync, readFileSync, writeSync } from "node:fs";
-import { errorChain, TskataError } from "../base/errors.ts";
+import { errorChain } from "../base/errors.ts";
+import { FailureError, isDiskFull } from "../base/failures.ts";
 import { parsePodConfig } from "../control/pod-config.ts";
 import { native } from "../native.ts";
+import { failedPhase } from "../telemetry/spans.ts";
 import { openLog } from "./log.ts";
 import { Sandbox } from "./sandbox.ts";
 
@@ -15,6 +17,13 @@ function tell(answer: object): void {
     // The command line has gone; the pod ends with its container's deletion.
   }
   closeSync(READY_FD);
+}
+
+/** What the command line makes a whole explanation of: it has the logs, and the host's side of it. */
+function describeFailure(error: unknown): object {
+  const code = error instanceof FailureError ? error.failure : isDiskFull(error) ? "disk-full" : "hypervisor-failed";
+  const machine = error instanceof FailureError ? error.machine : undefined;
+  return { failure: code, message: errorChain(error), machine, phase: failedPhase(error) };
 }
 
 async function main(): Promise<void> {
@@ -33,7 +42,7 @@ async function main(): Promise<void> {
     tell({ ok: true });
   } catch (error) {
     log.error({ error: errorChain(error) }, "start failed");
-    tell({ ok: false, error: { code: error instanceof TskataError ? error.code : "internal", message: errorChain(error) } });
+    tell({ ok: false, error: describeFailure(error) });
     await sandbox.shutdown(0);
   }
 }

@@ -4,13 +4,14 @@ import { once } from "node:events";
 import { rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentClient } from "../agent-client/agent-client.ts";
-import { TskataError } from "../base/errors.ts";
-import { logTail, titledTail } from "../base/log-tail.ts";
+import { within } from "../base/deadline.ts";
+import { explanation, type FailureError } from "../base/failures.ts";
+import { logTail } from "../base/log-tail.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
-import { guestEnd } from "../hypervisor/guest-end.ts";
+import { type GuestMachine, guestEnd, guestSilence } from "../hypervisor/guest-end.ts";
 import { startKvm } from "../hypervisor/kvm/kvm.ts";
-import type { Machine } from "../hypervisor/machine.ts";
+import type { Machine, MachineEnd } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
 import { native, type VirtioDevice } from "../native.ts";
 import { AGENT_PORT, SandboxService, STDIO_PORT } from "../protocols/agent-service.ts";
@@ -27,7 +28,8 @@ const GUEST_CID = 3;
 const VSOCK = "vsock.sock";
 const SHARED_TAG = "tskata";
 const CONSOLE = "console.log";
-const CALL_MS = 120_000;
+/** What a kernel says before a panic for want of memory is long. */
+const PANIC_LINES = 200;
 const ENTROPY_BYTES = 64;
 const KILL_GRACE_MS = 2000;
 
@@ -62,7 +64,7 @@ export class Sandbox {
     this.#vsock = native().createVsock({ guestCid: GUEST_CID, path: VSOCK, guestPorts: [AGENT_PORT, STDIO_PORT] });
     this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads, keeperFd: keeperSocket() });
     this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
-    this.#containers = new Containers(this.#agent, this.#vsock, this.#handoffs, this.#events, log);
+    this.#containers = new Containers(this.#agent, this.#vsock, this.#handoffs, this.#events, log, config.callTimeoutMs);
   }
 
   async start(): Promise<void> {
@@ -70,11 +72,16 @@ export class Sandbox {
     this.#control = await ControlServer.listen("control.sock", ControlService, this.#handlers());
     const listening = listenForAgent(`${VSOCK}_${AGENT_PORT}`);
     const bootNs = now();
-    const machine = this.#startMachine();
+    const machine = await this.#spans.measure("start the hypervisor", () => this.#startMachine());
     await this.#spans.measure("close the jail", () => this.#closeJail());
-    await this.#spans.measure("boot until the agent listens", async () => await this.#unlessDead(machine, listening.connected));
+    const ends = this.#endsOfStart(machine);
+    await this.#spans.measure("boot until the agent listens", async () => await Promise.race([listening.connected, ends]));
     listening.close();
-    this.#guest = await this.#spans.measure("agent answers", async () => await this.#unlessDead(machine, this.#agent.call(SandboxService.check, {}, CALL_MS)));
+    const { startTimeoutMs } = this.#config;
+    this.#guest = await this.#spans.measure(
+      "agent answers",
+      async () => await Promise.race([this.#agent.call(SandboxService.check, {}, startTimeoutMs), ends]),
+    );
     this.#addGuestSpans(this.#guest, bootNs);
     this.#agent.events(
       (event) => {
@@ -83,7 +90,7 @@ export class Sandbox {
       },
       () => this.#log.debug("the agent's event stream has ended"),
     );
-    await this.#spans.measure("create sandbox in the guest", async () => await this.#unlessDead(machine, this.#createSandbox()));
+    await this.#spans.measure("create sandbox in the guest", async () => await Promise.race([this.#createSandbox(), ends]));
     endAll();
     this.#log.debug({ exits: machine.exits() }, "exits of the start");
     this.#log.info({ kernel: this.#guest.kernel, agent: this.#guest.version }, "ready");
@@ -97,7 +104,7 @@ export class Sandbox {
         ? startKvm(hypervisor.device, options)
         : startQemu({ program: hypervisor.qemu, accelerator: hypervisor.accelerator, jail, seccomp, log: "qemu.log" }, options);
     this.#machine = machine;
-    void machine.ended.then((how) => this.#onMachineEnd(how));
+    void machine.ended.then((end) => this.#onMachineEnd(end));
     return machine;
   }
 
@@ -109,13 +116,26 @@ export class Sandbox {
     this.#confined = true;
   }
 
-  /** What `work` gives, or why the machine has ended before. */
-  async #unlessDead<T>(machine: Machine, work: Promise<T>): Promise<T> {
-    const dead = machine.ended.then((how): never => {
-      throw new TskataError("unavailable", `the virtual machine has ended: ${guestEnd(how, logTail(CONSOLE))}`);
+  /** Rejects when the start can't succeed any more: the machine has ended, or there is no time left. */
+  #endsOfStart(machine: Machine): Promise<never> {
+    const { startTimeoutMs } = this.#config;
+    const dead = machine.ended.then((end): never => {
+      throw this.#guestEnd(end);
     });
-    dead.catch(() => {});
-    return await Promise.race([work, dead]);
+    const late = (): Error => guestSilence(startTimeoutMs / 1000, logTail(CONSOLE, PANIC_LINES), this.#guestMachine());
+    const ends = within(startTimeoutMs, dead, late);
+    ends.catch(() => {}); // the start may have ended before
+    return ends;
+  }
+
+  #guestEnd(end: MachineEnd): FailureError {
+    return guestEnd(end, logTail(CONSOLE, PANIC_LINES), this.#guestMachine());
+  }
+
+  #guestMachine(): GuestMachine {
+    const { hypervisor, vcpus, memoryMib } = this.#config;
+    const driver = hypervisor.driver === "kvm" ? "kvm" : `qemu with ${hypervisor.accelerator === "kvm" ? "KVM" : "TCG"}`;
+    return { description: `driver ${driver}, ${vcpus} vCPU${vcpus === 1 ? "" : "s"}, ${memoryMib} MiB`, memoryMib };
   }
 
   async #createSandbox(): Promise<void> {
@@ -128,7 +148,7 @@ export class Sandbox {
         sharedTag: SHARED_TAG,
         logLevel: this.#config.guestLogLevel,
       },
-      CALL_MS,
+      this.#config.startTimeoutMs,
     );
   }
 
@@ -168,10 +188,10 @@ export class Sandbox {
         containers.closeStdin(containerId, execId);
         return {};
       },
-      update: async (request) => await this.#agent.call(ContainersService.update, request, CALL_MS),
-      pause: async (request) => await this.#agent.call(ContainersService.pause, request, CALL_MS),
-      resume: async (request) => await this.#agent.call(ContainersService.resume, request, CALL_MS),
-      stats: async (request) => json((await this.#agent.call(ContainersService.stats, request, CALL_MS)).stats),
+      update: async (request) => await this.#agent.call(ContainersService.update, request, this.#config.callTimeoutMs),
+      pause: async (request) => await this.#agent.call(ContainersService.pause, request, this.#config.callTimeoutMs),
+      resume: async (request) => await this.#agent.call(ContainersService.resume, request, this.#config.callTimeoutMs),
+      stats: async (request) => json((await this.#agent.call(ContainersService.stats, request, this.#config.callTimeoutMs)).stats),
       processes: async ({ containerId }) => ({ processes: await containers.processes(containerId) }),
       events: async ({ containerId, sequence }, signal) => ({ events: await this.#events.after(sequence, containerId, signal) }),
       info: async () => json(JSON.stringify(await this.#info())),
@@ -184,7 +204,7 @@ export class Sandbox {
   }
 
   async #info(): Promise<object> {
-    const metrics = await this.#agent.call(SandboxService.getMetrics, {}, CALL_MS);
+    const metrics = await this.#agent.call(SandboxService.getMetrics, {}, this.#config.callTimeoutMs);
     const numbers = Object.fromEntries(Object.entries(metrics).map(([name, value]) => [name, Number(value)]));
     return {
       driver: this.#config.hypervisor,
@@ -200,9 +220,10 @@ export class Sandbox {
   }
 
   /** Not asked for: whoever waits for a process of the pod learns why. */
-  async #onMachineEnd(how: string): Promise<void> {
+  async #onMachineEnd(end: MachineEnd): Promise<void> {
     if (this.#stopping !== undefined) return;
-    const reason = `the virtual machine died: ${guestEnd(how, logTail(CONSOLE))}${titledTail("guest console", CONSOLE)}`;
+    const { failure, message, machine } = this.#guestEnd(end);
+    const reason = `the virtual machine died: ${message}\n${explanation(failure, machine, [["guest console", logTail(CONSOLE)]])}`;
     this.#log.error({ reason }, "the virtual machine died");
     writeFileSync("failure", reason, { mode: 0o600 });
     await this.#containers.lose(reason);

@@ -3,9 +3,11 @@
  *
  * text: `time="2026-11-20T22:51:09Z" level=error msg="container does not exist"`
  * json: `{"level":"error","msg":"container does not exist","time":"2026-11-20T22:51:09Z"}`
- * Without --log, lines go to stderr; with it, to that file (appended), and a fatal message also goes to stderr bare.
+ * Without --log, lines go to stderr, a long message's further lines below its first as they are; with it, to that file (appended), and a
+ * fatal message also goes to stderr bare.
  */
 import { appendFileSync, writeSync } from "node:fs";
+import { plainText } from "../base/log-tail.ts";
 
 export type LogLevel = "debug" | "info" | "warning" | "error";
 export type LogFormat = "text" | "json";
@@ -44,9 +46,10 @@ export class Logger {
 
   log(level: LogLevel, message: string): void {
     if (ORDER[level] < ORDER[this.#options.level]) return;
-    const line = formatLine(this.#options.format, level, message, new Date());
-    if (this.#options.file === undefined) writeStderr(line);
-    else append(this.#options.file, line);
+    const { file, format } = this.#options;
+    if (file !== undefined) append(file, formatLine(format, level, message, new Date()));
+    else if (format === "text") writeStderr(formatForPeople(level, message));
+    else writeStderr(formatLine(format, level, message, new Date()));
   }
 
   /** The last line of a failing command: in the log, and bare on stderr when the log is a file (runc's `fatal`). */
@@ -54,6 +57,12 @@ export class Logger {
     this.error(message);
     if (this.#options.file !== undefined) writeStderr(`${message}\n`);
   }
+}
+
+/** stderr has readers that are people, or callers that show it to them: what follows a message's first line follows as it is. */
+function formatForPeople(level: LogLevel, message: string): string {
+  const [first = "", ...rest] = message.split("\n");
+  return [formatLine("text", level, first, new Date()), ...rest.map((line) => `${plainText(line)}\n`)].join("");
 }
 
 /** A log on a full disk must not end the command it tells of; logrus says so on stderr and goes on. */

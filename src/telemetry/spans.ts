@@ -6,6 +6,7 @@
  * writers need no lock.
  */
 import { closeSync, writeSync } from "node:fs";
+import type { Phase } from "../base/failures.ts";
 import { appendPodFile } from "../base/pod-file.ts";
 
 export type SpanProcess = "cli" | "sandbox" | "guest";
@@ -45,11 +46,11 @@ export class SpanRecorder {
     };
   }
 
-  /** Measures what `work` takes, also when it fails. */
+  /** Measures what `work` takes, also when it fails: then its error knows that it came out of this phase. */
   async measure<T>(name: string, work: () => T | Promise<T>): Promise<T> {
     const end = this.begin(name);
     try {
-      return await work();
+      return await inPhase(name, work);
     } finally {
       end();
     }
@@ -73,6 +74,29 @@ export class SpanRecorder {
       // A start must not fail because its measurement could not be kept: a full or removed pod folder.
     }
   }
+}
+
+/** The innermost phase each error came out of. */
+const phases = new WeakMap<object, Phase>();
+
+/** `work` as a phase that no timeline shows. */
+export async function inPhase<T>(name: string, work: () => T | Promise<T>): Promise<T> {
+  const start = now();
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof Error && failedPhase(error) === undefined) phases.set(error, { name, seconds: Number(now() - start) / 1e9 });
+    throw error;
+  }
+}
+
+/** Where it, or what caused it, came from. */
+export function failedPhase(error: unknown): Phase | undefined {
+  for (let current = error, depth = 0; current instanceof Error && depth < 16; current = current.cause, depth++) {
+    const phase = phases.get(current);
+    if (phase !== undefined) return phase;
+  }
+  return undefined;
 }
 
 export function now(): bigint {

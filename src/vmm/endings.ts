@@ -12,6 +12,13 @@ const SUBERRORS: Readonly<Record<string, string>> = {
   4: "an exit of the hardware that KVM does not know",
 };
 
+/** Ends that a guest can come to by itself on every host; all others are its host's doing. */
+const GUEST_ENDS: readonly KvmEnding["kind"][] = ["reset", "shutdown", "system-event", "halt"];
+
+export function endedByGuest({ kind }: KvmEnding): boolean {
+  return GUEST_ENDS.includes(kind);
+}
+
 export function describeEnding({ kind, vcpu, detail, instruction }: KvmEnding): string {
   const where = `vCPU ${vcpu} at 0x${instruction.toString(16)}`;
   switch (kind) {

@@ -134,5 +134,5 @@ test("--rootless=true is refused, other words are invalid", async (t) => {
 });
 
 test("--debug shows where a failure came from", async (t) => {
-  t.regex((await tskata("--debug", "state", "nobody")).stderr, /level=debug msg="TskataError: container does not exist\\n {4}at /);
+  t.regex((await tskata("--debug", "state", "nobody")).stderr, /level=debug msg="TskataError: container does not exist"\n {4}at /);
 });

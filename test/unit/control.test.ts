@@ -161,7 +161,7 @@ test("a server that says nothing is given up; its late answer disturbs nobody", 
     info: async () => ({ json: Buffer.from("{}") }),
   });
   const client = connect(t, path);
-  await t.throwsAsync(client.call(ControlService.stats, {}, 60), failure("unavailable", "the sandbox process did not answer Stats in 0.06 s"));
+  await t.throwsAsync(client.call(ControlService.stats, {}, 60), failure("timeout", "the sandbox process did not answer Stats in 0.06 s"));
   answer();
   t.is((await client.call(ControlService.info, {}, 5000)).json.length, 2);
 });

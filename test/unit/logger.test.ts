@@ -35,6 +35,15 @@ test("the line of runc's own `state nobody`", async (t) => {
   }
 });
 
+test("on stderr a long message's further lines stand below its first, without what a terminal would obey", async (t) => {
+  const { stderr } = await runProgram(process.execPath, [
+    "--input-type=module",
+    "-e",
+    `${LOAD} new Logger({ format: "text", level: "info" }).error("first\\n  second\\n\\u001b[31m  third")`,
+  ]);
+  t.is(timeless(stderr), `time="${TIME}" level=error msg=first\n  second\n[31m  third\n`);
+});
+
 test("messages with anything in them, quoted as runc quotes them", async (t) => {
   const folder = temporaryFolder(t);
   const messages = [

@@ -16,6 +16,8 @@ const config: PodConfig = {
   guestLogLevel: "info",
   logLevel: "info",
   fsThreads: 4,
+  startTimeoutMs: 120_000,
+  callTimeoutMs: 120_000,
   seccomp: "enforce",
 };
 

@@ -53,9 +53,14 @@ async function look(name: (typeof DRIVERS)[number]): Promise<Seen> {
   return { state, stats, processes, features, errors: [...errors, describe(killed)], end: `${refused.code} ${message(refused.stderr)}` };
 }
 
-/** The first line, without the time. */
+/** What is told, without times and what only one driver has: its name, its log, where a vCPU was, and the console, whose lines have the devices. */
 function message(stderr: string): string {
-  return (/msg="([^\n]*?)(?:\\n|"\n|$)/.exec(stderr)?.[1] ?? stderr).trim();
+  const [, first = stderr, rest = ""] = /msg="([^\n]*?)(?:\\n|"\n|$)(.*)/s.exec(stderr) ?? [];
+  const told = [first, ...rest.split("\n").filter((line) => /^ {2}(likely cause|what to do|more|virtual machine): /.test(line))].join("\n");
+  return told
+    .replace(/ after \d+\.\d s/, "")
+    .replace(/driver (kvm|qemu with \w+)/, "driver …")
+    .trim();
 }
 
 /** Names and types of all there is: numbers differ from machine to machine. */

@@ -145,7 +145,7 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
   const handedOver = ["held.out", "create-held.log"].map((name) => join(scratch.folder, name));
   t.deepEqual(openKinds(sandbox, shared), [...new Set([...kinds, ...machine, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort());
 
-  using client = await connectPod(folder);
+  using client = await connectPod({ folder });
   t.deepEqual((await client.info(sandbox))["pids"], { sandbox, hypervisor });
   await scratch.ok(["delete", "--force", "held"]);
   t.deepEqual(scratch.leftovers(), []);

@@ -1,8 +1,8 @@
 /** Docker's default seccomp profile: a container works under it, and what it refuses is refused by it and by nothing else. */
-import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
+import { buildFixture } from "../helpers/fixtures.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { hangLimitMs, repository, Scratch, type Spec } from "../helpers/tskata.ts";
 
@@ -17,14 +17,6 @@ function mighty(spec: Spec): void {
   spec.process.capabilities = { bounding: all, effective: all, permitted: all };
 }
 
-/** The program of fixtures/syscall.c goes into the image of the bundle. */
-function addProbe(bundle: string): void {
-  const { status, stderr } = spawnSync("cc", ["-static", "-O1", "-o", join(bundle, "rootfs/bin/syscall"), join(repository, "test/fixtures/syscall.c")], {
-    encoding: "utf8",
-  });
-  if (status !== 0) throw new Error(`cc: ${stderr}`);
-}
-
 test.before("a container with Docker's profile beside one without any", async (t) => {
   t.timeout(hangLimitMs * 2);
   await startPod(scratch, "free", mighty);
@@ -34,7 +26,7 @@ test.before("a container with Docker's profile beside one without any", async (t
     mighty(spec);
     spec.linux.seccomp = seccomp;
   });
-  for (const folder of [bundle, join(bundle, "../bundle-0")]) addProbe(folder);
+  for (const folder of [bundle, join(bundle, "../bundle-0")]) buildFixture("syscall", join(folder, "rootfs/bin/syscall"));
 });
 
 /** errno of a system call in both containers: [with the profile, without]. */

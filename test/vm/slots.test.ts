@@ -65,7 +65,7 @@ function boot(t: ExecutionContext, script: string): Guest {
   });
   let over: string | undefined;
   void machine.ended.then((how) => {
-    over = how;
+    over = how.what;
   });
   t.teardown(async () => {
     machine.kill();
@@ -104,7 +104,7 @@ onKvm("a placeholder is given a device while the guest runs, and the guest uses 
   t.throws(() => machine.attach(closed), { message: /closed/ });
   // What was refused has taken no slot.
   t.is(machine.attach(own(native().createRng())), "virtio-mmio.6");
-  t.is(await machine.ended, "the guest restarted or powered off", console());
+  t.is((await machine.ended).what, "the guest restarted or powered off", console());
   const text = console();
   for (const line of ["nothing to bind yet", "the disk says hello, guest!!", "it is virtio_rng.1", "random bytes: 4096"]) {
     t.true(text.includes(line), `"${line}" in\n${text}`);
@@ -119,6 +119,6 @@ onKvm("a machine has four placeholders, and they may be taken before the guest l
   const names = Array.from({ length: PLACEHOLDERS }, () => machine.attach(own(native().createRng())));
   t.deepEqual(names, ["virtio-mmio.5", "virtio-mmio.6", "virtio-mmio.7", "virtio-mmio.8"]);
   t.throws(() => machine.attach(own(native().createRng())), { message: /the machine's 9 device slots are all taken/ });
-  t.is(await machine.ended, "the guest restarted or powered off", console());
+  t.is((await machine.ended).what, "the guest restarted or powered off", console());
   t.regex(console(), /virtio8/);
 });

@@ -1,8 +1,8 @@
 /** The kvm driver: our own machine on /dev/kvm, in this process. */
 import { native } from "../../native.ts";
 import { buildMachine } from "../../vmm/builder.ts";
-import { describeEnding } from "../../vmm/endings.ts";
-import { kernelCommandLine, type Machine, type MachineOptions } from "../machine.ts";
+import { describeEnding, endedByGuest } from "../../vmm/endings.ts";
+import { kernelCommandLine, type Machine, type MachineEnd, type MachineOptions } from "../machine.ts";
 
 /** Slots that may be given a device after boot. */
 const PLACEHOLDERS = 4;
@@ -20,9 +20,9 @@ export function startKvm(kvm: string, options: MachineOptions): Machine {
     commandLine: (own) => kernelCommandLine("/dev/pmem0", ["rootflags=dax=always", ...own], options.kernelParameters),
   });
   let killed: () => void = () => {};
-  const ended = new Promise<string>((done) => {
-    killed = () => done("it was stopped");
-    void machine.ended.then((ending) => done(describeEnding(ending)));
+  const ended = new Promise<MachineEnd>((done) => {
+    killed = () => done({ by: "hypervisor", what: "it was stopped" });
+    void machine.ended.then((ending) => done({ by: endedByGuest(ending) ? "guest" : "hypervisor", what: describeEnding(ending) }));
   }).finally(() => void machine.close());
   machine.start();
   return { pid: process.pid, ended, attach, kill: () => killed(), exits: () => machine.exits() };

@@ -4,7 +4,7 @@ import { closeSync, openSync } from "node:fs";
 import { TskataError } from "../../base/errors.ts";
 import { native, type VirtioDevice } from "../../native.ts";
 import { GUEST_RESTARTED } from "../../vmm/endings.ts";
-import type { Machine, MachineOptions } from "../machine.ts";
+import type { Machine, MachineEnd, MachineOptions } from "../machine.ts";
 import { qemuArguments } from "./command-line.ts";
 
 export interface QemuDriver {
@@ -20,17 +20,17 @@ export interface QemuDriver {
 const SOCKETS = { vsock: "vsock.vhost", fs: "fs.vhost" };
 
 /** -no-reboot: a guest that restarts, powers off or has a triple fault makes QEMU exit with 0. */
-function qemuEnd(code: number | null, signal: NodeJS.Signals | null): string {
-  if (signal !== null) return `qemu was killed by ${signal}`;
-  return code === 0 ? GUEST_RESTARTED : `qemu exited with ${code}`;
+function qemuEnd(code: number | null, signal: NodeJS.Signals | null): MachineEnd {
+  if (signal !== null) return { by: "hypervisor", what: `qemu was killed by ${signal}` };
+  return code === 0 ? { by: "guest", what: GUEST_RESTARTED } : { by: "hypervisor", what: `qemu exited with ${code}` };
 }
 
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
   const servers = [native().serveVhostUser(options.vsock, SOCKETS.vsock), native().serveVhostUser(options.fs, SOCKETS.fs)];
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets: SOCKETS });
   const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
-  const ended = new Promise<string>((done) => {
-    child.once("error", (error) => done(`qemu could not be started: ${error.message}`));
+  const ended = new Promise<MachineEnd>((done) => {
+    child.once("error", (error) => done({ by: "hypervisor", what: `qemu could not be started: ${error.message}` }));
     // Whoever is told of the end reads the console's last lines.
     child.once("exit", (code, signal) => void consoleWritten.then(() => done(qemuEnd(code, signal))));
   }).finally(() => {

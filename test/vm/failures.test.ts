@@ -1,0 +1,281 @@
+/** Every failure of src/base/failures.ts, provoked: told with its phase, its likely cause and what to do, and nothing stays behind. */
+import { spawnSync } from "node:child_process";
+import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import { programGuest, scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
+import { FAILURES, type FailureCode } from "../../src/base/failures.ts";
+import { buildFixture } from "../helpers/fixtures.ts";
+import { binary, describe, driver, hangLimitMs, type Outcome, repository, Scratch, type Spec } from "../helpers/tskata.ts";
+
+const scratch = new Scratch("failures");
+test.after.always("clean up", async () => await scratch.cleanUp());
+
+const BOOT = "boot until the agent listens";
+const provoked = new Set<FailureCode>();
+
+interface Expected {
+  readonly failure: FailureCode;
+  readonly phase: string;
+  /** The first line after the phase and its time. */
+  readonly what: RegExp;
+  /** The line about the machine. */
+  readonly machine?: RegExp;
+  /** One of the console's last lines. */
+  readonly console?: RegExp;
+}
+
+function checkMessage(t: ExecutionContext, msg: string, { failure, phase, what, machine, console }: Expected): void {
+  const [first = "", ...rest] = msg.split("\n");
+  t.regex(first, new RegExp(`^runtime (run|create) failed in phase "${phase}" after \\d+\\.\\d s: `), msg);
+  t.regex(first.replace(/^.*? s: /, ""), what, msg);
+  const { cause, remedy } = FAILURES[failure];
+  t.deepEqual(rest.slice(0, 2), [`  likely cause: ${cause}`, `  what to do: ${remedy}`], msg);
+  const title = rest.indexOf("  last lines of the guest console:");
+  const said = rest.find((line) => line.startsWith("  virtual machine: "));
+  if (machine === undefined) t.is(said, undefined, msg);
+  else t.regex(said ?? "", machine, msg);
+  if (console !== undefined) t.true(title !== -1 && rest.slice(title).some((line) => /^ {4}/.test(line) && console.test(line)), msg);
+  provoked.add(failure);
+}
+
+interface Start {
+  readonly config: string;
+  readonly edit?: (spec: Spec) => void;
+  /** While it starts. */
+  readonly meanwhile?: (id: string) => Promise<void>;
+}
+
+/** A `run` that fails, as its caller reads it: the last line of --log, and the same on stderr. */
+async function fails(t: ExecutionContext, id: string, { config, edit, meanwhile }: Start, expected: Expected): Promise<void> {
+  t.timeout(hangLimitMs);
+  const bundle = await scratch.bundle(edit);
+  const log = join(scratch.folder, `${id}.json`);
+  const running = scratch.tskata(["--log", log, "--log-format", "json", "run", "--bundle", bundle, id], { env: { TSKATA_CONFIG: config } });
+  await meanwhile?.(id);
+  const outcome = await running;
+  t.is(outcome.code, 1, describe(outcome));
+  const lines = readFileSync(log, "utf8").trimEnd().split("\n");
+  const { level, msg, time } = JSON.parse(lines.at(-1) ?? "") as Record<string, string>;
+  t.is(level, "error");
+  t.regex(time ?? "", /^\d{4}-\d\d-\d\dT/);
+  t.true(outcome.stderr.endsWith(`${msg}\n`), describe(outcome));
+  checkMessage(t, msg ?? "", expected);
+  t.deepEqual(scratch.leftovers(), []);
+}
+
+const guest = (name: string, image: string, more = ""): string => scratch.config(name, `[guest]\nimage = ${JSON.stringify(image)}\n${more}`);
+const scripted = (name: string, script: string, more = ""): string => guest(name, scriptedGuest(scratch.folder, name, script), more);
+const restarted = (): RegExp => new RegExp(`: the guest (restarted or powered off|had a triple fault.*); driver ${driver()}.*, 1 vCPU, \\d+ MiB$`);
+
+test.serial("kernel panic", async (t) => {
+  const config = scratch.config("panics", '[guest]\nkernel_parameters = ["init=/no/such"]\n');
+  const what = /^the guest kernel panicked: Requested init \/no\/such failed \(error -2\)/;
+  await fails(t, "panics", { config }, { failure: "kernel-panic", phase: BOOT, what, machine: restarted(), console: /Kernel panic - not syncing/ });
+});
+
+test.serial("agent never answers", async (t) => {
+  const config = scripted("sleeps", "echo the agent sleeps; exec sleep 1000", "[sandbox]\nstart_timeout_s = 12\n");
+  const machine = new RegExp(`: still runs when the time is over; driver ${driver()}`);
+  const what = /^the agent in the guest has not answered in 12 s$/;
+  await fails(t, "sleeps", { config }, { failure: "agent-silent", phase: BOOT, what, machine, console: /the agent sleeps/ });
+});
+
+test.serial("agent crashes: it exits, is killed by a fault of its own, node throws before it", async (t) => {
+  const crashed = { failure: "agent-crashed", phase: BOOT, machine: restarted() } as const;
+  const exits = scripted("exits", "echo the agent says goodbye; exit 3");
+  await fails(t, "exits", { config: exits }, { ...crashed, what: /^the agent in the guest exited with 3$/, console: /the agent says goodbye/ });
+
+  const program = join(scratch.folder, "crash");
+  buildFixture("crash", program);
+  const falls = guest("falls", programGuest(scratch.folder, "falls", program));
+  await fails(t, "falls", { config: falls }, { ...crashed, what: /^the agent in the guest was killed by signal 11$/, console: /the agent falls/ });
+
+  // The kernel hands a parameter that it does not know to process 1 as its environment.
+  const throws = scratch.config("throws", '[guest]\nkernel_parameters = ["NODE_OPTIONS=--require=/no/such/module"]\n');
+  await fails(
+    t,
+    "throws",
+    { config: throws },
+    { ...crashed, what: /^the agent in the guest exited with 1$/, console: /no\/such\/module|node:internal|Node\.js v/ },
+  );
+});
+
+test.serial("guest restarts", async (t) => {
+  const what = /^the virtual machine has ended: the guest restarted or powered off$/;
+  await fails(t, "restarts", { config: scripted("restarts", "reboot -f") }, { failure: "guest-restarted", phase: BOOT, what, machine: restarted() });
+});
+
+test.serial("guest runs out of memory: its process 1 takes all, or there never was enough", async (t) => {
+  const small = (mib: number): string => `default_memory_mib = 1\nbase_memory_mib = ${mib}\n`;
+  const hog = scripted("hog", "exec tail /dev/zero", small(71));
+  const starved = { failure: "guest-out-of-memory", phase: BOOT, machine: restarted() } as const;
+  const what = /^the guest ran out of memory: the guest kernel panicked: System is deadlocked on memory$/;
+  await fails(t, "hog", { config: hog }, { ...starved, what, console: /System is deadlocked on memory/ });
+
+  // Too little for the kernel itself, which can't even say so.
+  const config = scratch.config("tiny", `[guest]\n${small(23)}[sandbox]\nstart_timeout_s = 20\n`);
+  const either = new RegExp(`${restarted().source}|: still runs when the time is over; driver`);
+  await fails(t, "tiny", { config }, { ...starved, what: /^the guest has 24 MiB of memory, and needs 64: /, machine: either });
+});
+
+/** The guest's own image with these bytes of it changed, its checksum as it was. */
+function damagedImage(name: string, change: (image: Buffer) => void, withChecksum = true): string {
+  const whole = join(repository, "dist/guest/image.erofs");
+  const file = join(scratch.folder, `${name}.erofs`);
+  const image = readFileSync(whole);
+  change(image);
+  writeFileSync(file, image);
+  if (withChecksum) copyFileSync(`${whole}.sha256`, `${file}.sha256`);
+  return guest(name, file);
+}
+
+test.serial("image is corrupt: in its superblock, in a file, in its root folder", async (t) => {
+  const corrupt = { failure: "image-corrupt" } as const;
+  const flip = (image: Buffer, at: number, count = 1): void => {
+    for (let index = at; index < at + count; index++) image.writeUInt8((image[index] ?? 0) ^ 0xff, index);
+  };
+  const superblock = damagedImage("superblock", (image) => flip(image, 1024 + 40));
+  const what = /^guest image \S+superblock\.erofs: its superblock is damaged: wrong checksum$/;
+  await fails(t, "superblock", { config: superblock }, { ...corrupt, phase: "prepare the pod", what });
+
+  const bundle = readFileSync(join(repository, "dist/guest/agent.cjs"));
+  const file = damagedImage("file", (image) => flip(image, image.indexOf(bundle.subarray(4096, 8192)), 4096));
+  const found = /^\S+file\.erofs is damaged: its checksum is not the one in file\.erofs\.sha256; the agent in the guest exited with 1$/;
+  await fails(t, "file", { config: file }, { ...corrupt, phase: BOOT, what: found, machine: restarted() });
+  rmSync(join(scratch.folder, "file.erofs"));
+
+  // No checksum: the guest's own words. The root folder's inode (fs/erofs/erofs_fs.h) is found by the superblock.
+  const inode = damagedImage("inode", (image) => flip(image, image.readUInt32LE(1024 + 40) * 4096 + image.readUInt16LE(1024 + 14) * 32, 32), false);
+  const mount = /^the guest cannot read its image: the guest kernel panicked: VFS: Unable to mount root fs/;
+  await fails(t, "inode", { config: inode }, { ...corrupt, phase: BOOT, what: mount, machine: restarted(), console: /Unable to mount root fs/ });
+  rmSync(join(scratch.folder, "inode.erofs"));
+});
+
+test.serial("KVM is refused: the driver is asked for, and its device is none", async (t) => {
+  t.timeout(hangLimitMs);
+  const bundle = await scratch.bundle();
+  const config = scratch.config("kvm", "", "kvm");
+  // In a mount namespace of its own: no command beside this one is to see it. Where there is no device that is why.
+  const script = 'mount --bind /dev/null /dev/kvm 2>/dev/null; exec "$0" "$@"';
+  const command = [binary, "--root", scratch.root, "run", "--bundle", bundle, "refused"];
+  const { status, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script, ...command], {
+    encoding: "utf8",
+    input: "",
+    env: { ...process.env, TSKATA_CONFIG: config },
+  });
+  t.is(status, 1, stderr);
+  // Without --log: the first line as runc writes it, what explains it below.
+  const [, first = "", rest = ""] = /^time="[^"]+" level=error msg="(.*)"\n(.*)\n$/s.exec(stderr) ?? [];
+  const what = /^hypervisor\.driver is "kvm", which can't work here: .*\/dev\/kvm/;
+  checkMessage(t, `${first.replaceAll('\\"', '"')}\n${rest}`, { failure: "kvm-refused", phase: "prepare the pod", what });
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("the hypervisor fails", async (t) => {
+  const program = join(scratch.folder, "false"); // busybox is what it is called
+  copyFileSync("/bin/busybox", program);
+  chmodSync(program, 0o755);
+  const config = join(scratch.folder, "fails.toml");
+  writeFileSync(config, `[hypervisor]\ndriver = "qemu"\nqemu = ${JSON.stringify(program)}\naccelerator = "tcg"\n`);
+  const what = /^the virtual machine has ended: qemu exited with 1$/;
+  await fails(t, "fails", { config }, { failure: "hypervisor-failed", phase: BOOT, what, machine: /: qemu exited with 1; driver qemu/ });
+});
+
+function sandboxPid(id: string): number | undefined {
+  try {
+    return (JSON.parse(readFileSync(join(scratch.root, id, "state.json"), "utf8")) as { pod: { sandboxPid?: number } }).pod.sandboxPid;
+  } catch {
+    return undefined; // not there yet
+  }
+}
+
+test.serial("the sandbox process is killed while the machine starts", async (t) => {
+  const config = scripted("killed", "exec sleep 1000");
+  const meanwhile = async (id: string): Promise<void> => {
+    let pid = sandboxPid(id);
+    for (const end = Date.now() + 20_000; pid === undefined && Date.now() < end; pid = sandboxPid(id)) await new Promise((wake) => setTimeout(wake, 20));
+    process.kill(pid ?? t.fail("no sandbox process") ?? 0, "SIGKILL");
+  };
+  const what = /^the sandbox process was killed by SIGKILL before the virtual machine was ready/;
+  await fails(t, "killed", { config, meanwhile }, { failure: "sandbox-died", phase: "wait for the virtual machine", what });
+});
+
+test.serial("time-out: guest or sandbox process are stopped when the container is made", async (t) => {
+  const hook = join(scratch.folder, "stop.sh");
+  // Between the machine's start and the request that makes the container.
+  writeFileSync(
+    hook,
+    `#!/bin/sh\npid=$(sed -n 's/.*"sandboxPid": \\([0-9]*\\).*/\\1/p' "$1")\n[ "$2" = hypervisor ] && pid=$(cut -d' ' -f1 /proc/$pid/task/$pid/children)\nkill -STOP $pid\n`,
+  );
+  chmodSync(hook, 0o755);
+  const config = scratch.config("short", "[sandbox]\ncall_timeout_s = 3\n");
+  const stopping = (id: string, which: string): Start => ({
+    config,
+    edit: (spec) => {
+      spec.hooks = { createRuntime: [{ path: hook, args: [hook, join(scratch.root, id, "state.json"), which] }] };
+    },
+  });
+  const late = { failure: "time-out", phase: "create in the guest", console: /./ } as const;
+  await fails(t, "stopped", stopping("stopped", "sandbox"), { ...late, what: /^the sandbox process did not answer Create in 8 s$/ });
+  // The kvm driver's machine is in the sandbox process.
+  if (driver() === "kvm") return;
+  await fails(t, "frozen", stopping("frozen", "hypervisor"), {
+    ...late,
+    what: /^the (guest did not take a stdio stream|agent in the guest did not answer Create) in 3 s$/,
+  });
+});
+
+test.serial("disk full: wherever it happens, it is told, and with enough room the container runs", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["true"];
+  });
+  const root = join(scratch.folder, "full");
+  mkdirSync(root);
+  const phases = new Set<string>();
+  const mount = (...args: string[]): void => void t.is(spawnSync("mount", [...args, root]).status, 0);
+  try {
+    mount("-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "tmpfs");
+    const filler = join(root, "filler.d");
+    mkdirSync(filler);
+    const attempt = async (free: number): Promise<Outcome> => {
+      // All of it, but so many pages.
+      spawnSync("dd", ["if=/dev/zero", `of=${join(filler, "filler")}`, "bs=4096", `count=${256 - free}`]);
+      return await scratch.tskata(["--root", root, "run", "--bundle", bundle, "full"]);
+    };
+    let outcome = await attempt(0);
+    for (let free = 0; outcome.code !== 0 && free < 40; outcome = await attempt(++free)) {
+      const [, first = "", rest = ""] = /^time="[^"]+" level=error msg="(.*?)"\n(.*)\n$/s.exec(outcome.stderr) ?? [];
+      const phase = /in phase \\"(.*?)\\"/.exec(first)?.[1] ?? "";
+      phases.add(phase);
+      checkMessage(t, `${first.replaceAll('\\"', '"')}\n${rest}`, { failure: "disk-full", phase, what: /no space left/i });
+      t.deepEqual(readdirSync(root), ["filler.d"], "what was made is gone");
+      t.deepEqual(scratch.leftovers(), []);
+    }
+    t.is(outcome.code, 0, describe(outcome));
+    t.true(phases.has("take the id") && phases.size > 1, [...phases].join(", "));
+
+    // A pod that runs goes on, and can be deleted.
+    rmSync(join(filler, "filler"));
+    const sleeping = await scratch.bundle((spec) => {
+      spec.process.args = ["sleep", "100000"];
+    });
+    // Its stdio are no pipes of ours, which it would hold.
+    const detach = 'exec "$0" "$@" </dev/null >/dev/null 2>&1';
+    const detached = ["--root", root, "run", "--detach", "--bundle", sleeping, "runs"];
+    t.is(spawnSync("sh", ["-c", detach, binary, ...detached]).status, 0);
+    spawnSync("dd", ["if=/dev/zero", `of=${join(filler, "filler")}`, "bs=4096"]);
+    const exec = await scratch.tskata(["--root", root, "exec", "runs", "echo", "alive"]);
+    t.is(exec.stdout, "alive\n", describe(exec));
+    await scratch.ok(["--root", root, "delete", "--force", "runs"]);
+    t.deepEqual(readdirSync(root), ["filler.d"]);
+  } finally {
+    spawnSync("umount", ["-l", root]);
+  }
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("that is all of them", (t) => {
+  t.deepEqual([...provoked].sort(), Object.keys(FAILURES).sort());
+});
