@@ -153,6 +153,8 @@ async function begin(request: Request): Promise<Work> {
     terminal: bundle.process.terminal ?? false,
   };
   writeState(root, state);
+  // Made now: a lock that a full disk has no room for would keep the container from being deleted.
+  writeFileSync(join(paths.folder, "lock"), "", { mode: 0o600 });
   writeFileSync(join(paths.folder, "spec.json"), JSON.stringify(bundle.spec), { mode: 0o600 });
   return { ...request, files: installation(), paths, state };
 }

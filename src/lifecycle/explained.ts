@@ -27,7 +27,8 @@ export function explained(error: unknown, { podFolder, guestFiles }: Surrounding
   const { failure, message, machine } = SUSPECT.includes(seen.failure) ? withFilesChecked(seen, guestFiles) : seen;
   const excerpts = NO_LOGS.includes(failure) ? [] : logs(podFolder);
   const phase = seen.phase ?? failedPhase(error);
-  return new FailureError(failure, `${oneLine(message)}\n${explanation(failure, machine, excerpts)}`, { machine, phase });
+  const what = failure === "hypervisor-failed" ? withLastWord(message, podFolder) : message;
+  return new FailureError(failure, `${oneLine(what)}\n${explanation(failure, machine, excerpts)}`, { machine, phase });
 }
 
 /** A request to a pod that runs: its failure says in which phase it came, and all the rest. */
@@ -53,6 +54,12 @@ function asFailure(error: unknown, podFolder: string): FailureError | undefined 
 function withFilesChecked(seen: FailureError, guestFiles: readonly string[]): FailureError {
   const problem = guestFiles.map(checksumProblem).find((found) => found !== undefined);
   return problem === undefined ? seen : new FailureError("image-corrupt", `${problem}; ${seen.message}`, { machine: seen.machine });
+}
+
+/** QEMU's last line is its reason. */
+function withLastWord(message: string, podFolder: string): string {
+  const said = logTail(podPaths(podFolder).hypervisorLog, 1);
+  return said === "" ? message : `${message}: ${said}`;
 }
 
 function logs(podFolder: string): Excerpt[] {

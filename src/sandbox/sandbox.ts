@@ -5,6 +5,7 @@ import { rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentClient } from "../agent-client/agent-client.ts";
 import { within } from "../base/deadline.ts";
+import { errorChain } from "../base/errors.ts";
 import { explanation, type FailureError } from "../base/failures.ts";
 import { logTail } from "../base/log-tail.ts";
 import type { PodConfig } from "../control/pod-config.ts";
@@ -225,7 +226,11 @@ export class Sandbox {
     const { failure, message, machine } = this.#guestEnd(end);
     const reason = `the virtual machine died: ${message}\n${explanation(failure, machine, [["guest console", logTail(CONSOLE)]])}`;
     this.#log.error({ reason }, "the virtual machine died");
-    writeFileSync("failure", reason, { mode: 0o600 });
+    try {
+      writeFileSync("failure", reason, { mode: 0o600 });
+    } catch (error) {
+      this.#log.error({ error: errorChain(error) }, "write down why the virtual machine died");
+    }
     await this.#containers.lose(reason);
   }
 

@@ -23,20 +23,36 @@ interface Expected {
   readonly machine?: RegExp;
   /** One of the console's last lines. */
   readonly console?: RegExp;
+  /** One of the hypervisor's. */
+  readonly hypervisor?: RegExp;
 }
 
-function checkMessage(t: ExecutionContext, msg: string, { failure, phase, what, machine, console }: Expected): void {
+function checkMessage(t: ExecutionContext, msg: string, { failure, phase, what, machine, console, hypervisor }: Expected): void {
   const [first = "", ...rest] = msg.split("\n");
   t.regex(first, new RegExp(`^runtime (run|create) failed in phase "${phase}" after \\d+\\.\\d s: `), msg);
   t.regex(first.replace(/^.*? s: /, ""), what, msg);
   const { cause, remedy } = FAILURES[failure];
   t.deepEqual(rest.slice(0, 2), [`  likely cause: ${cause}`, `  what to do: ${remedy}`], msg);
-  const title = rest.indexOf("  last lines of the guest console:");
   const said = rest.find((line) => line.startsWith("  virtual machine: "));
   if (machine === undefined) t.is(said, undefined, msg);
   else t.regex(said ?? "", machine, msg);
-  if (console !== undefined) t.true(title !== -1 && rest.slice(title).some((line) => /^ {4}/.test(line) && console.test(line)), msg);
+  if (console !== undefined)
+    t.true(
+      excerpt(rest, "guest console").some((line) => console.test(line)),
+      msg,
+    );
+  if (hypervisor !== undefined)
+    t.true(
+      excerpt(rest, "hypervisor's log").some((line) => hypervisor.test(line)),
+      msg,
+    );
   provoked.add(failure);
+}
+
+function excerpt(lines: readonly string[], log: string): string[] {
+  const from = lines.indexOf(`  last lines of the ${log}:`) + 1;
+  const length = lines.slice(from).findIndex((line) => !line.startsWith("    "));
+  return from === 0 ? [] : lines.slice(from, length === -1 ? undefined : from + length);
 }
 
 interface Start {
@@ -173,13 +189,19 @@ test.serial("KVM is refused: the driver is asked for, and its device is none", a
 });
 
 test.serial("the hypervisor fails", async (t) => {
-  const program = join(scratch.folder, "false"); // busybox is what it is called
+  // busybox is what it is called, and cat has no option -nodefaults.
+  const program = join(scratch.folder, "cat");
   copyFileSync("/bin/busybox", program);
   chmodSync(program, 0o755);
   const config = join(scratch.folder, "fails.toml");
   writeFileSync(config, `[hypervisor]\ndriver = "qemu"\nqemu = ${JSON.stringify(program)}\naccelerator = "tcg"\n`);
-  const what = /^the virtual machine has ended: qemu exited with 1$/;
-  await fails(t, "fails", { config }, { failure: "hypervisor-failed", phase: BOOT, what, machine: /: qemu exited with 1; driver qemu/ });
+  const what = /^the virtual machine has ended: qemu exited with 1: .*Same as -vte$/;
+  await fails(
+    t,
+    "fails",
+    { config },
+    { failure: "hypervisor-failed", phase: BOOT, what, machine: /: qemu exited with 1; driver qemu/, hypervisor: /Print FILEs to stdout/ },
+  );
 });
 
 function sandboxPid(id: string): number | undefined {
@@ -266,6 +288,8 @@ test.serial("disk full: wherever it happens, it is told, and with enough room th
     const detached = ["--root", root, "run", "--detach", "--bundle", sleeping, "runs"];
     t.is(spawnSync("sh", ["-c", detach, binary, ...detached]).status, 0);
     spawnSync("dd", ["if=/dev/zero", `of=${join(filler, "filler")}`, "bs=4096"]);
+    spawnSync("sh", ["-c", "seq 100 | xargs touch"], { cwd: filler }); // and all inodes
+    t.throws(() => writeFileSync(join(root, "more"), ""), { code: "ENOSPC" });
     const exec = await scratch.tskata(["--root", root, "exec", "runs", "echo", "alive"]);
     t.is(exec.stdout, "alive\n", describe(exec));
     await scratch.ok(["--root", root, "delete", "--force", "runs"]);
