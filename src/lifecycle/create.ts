@@ -20,7 +20,7 @@ import { podRole } from "../oci/pod.ts";
 import { hookState } from "../oci/state.ts";
 import { checkId, exitPath, type StateFile, writeState } from "../oci/state-file.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import { SpanRecorder } from "../telemetry/spans.ts";
+import { inPhase, SpanRecorder } from "../telemetry/spans.ts";
 import { explained } from "./explained.ts";
 import { terminalSize } from "./foreground.ts";
 import type { Interrupt } from "./interrupt.ts";
@@ -82,7 +82,7 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
   const surroundings = { podFolder: containerPaths(options.root, options.id).pod, guestFiles: [] };
   try {
     const work = await spans.measure("take the id", () => begin({ options, bundle, undo, afterwards, spans, surroundings }));
-    const proxy = await make(work);
+    const proxy = await inPhase("create", () => make(work)); // what is between two steps
     endAll();
     undo.move();
     afterwards.move();

@@ -22,7 +22,7 @@ test("every failure is told with its cause and its remedy, in the table's order,
 
 test("every phase of a start is told, and each that is told exists", (t) => {
   const sources = globSync(["src/sandbox/*.ts", "src/lifecycle/*.ts"], { cwd: repository }).map((file) => readFileSync(join(repository, file), "utf8"));
-  const measured = sources.flatMap((source) => [...source.matchAll(/(?:measure|explaining)\(\s*"([^"]+)"/g)].map((match) => match[1] ?? ""));
+  const measured = sources.flatMap((source) => [...source.matchAll(/(?:measure|explaining|inPhase)\(\s*"([^"]+)"/g)].map((match) => match[1] ?? ""));
   const documented = [...text.matchAll(/^\| `([^`]+)` +\|.*$/gm)].flatMap((row) => [...row[0].matchAll(/`([a-z ]+)`/g)].map((match) => match[1] ?? ""));
   // What went wrong while the bundle was read is an error about what was asked for.
   const phases = measured.filter((name) => name !== "read bundle");

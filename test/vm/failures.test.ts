@@ -162,7 +162,12 @@ test.serial("image is corrupt: in its superblock, in a file, in its root folder"
   rmSync(join(scratch.folder, "file.erofs"));
 
   // No checksum: the guest's own words. The root folder's inode (fs/erofs/erofs_fs.h) is found by the superblock.
-  const inode = damagedImage("inode", (image) => flip(image, image.readUInt32LE(1024 + 40) * 4096 + image.readUInt16LE(1024 + 14) * 32, 32), false);
+  // Its block is the superblock's, whose own checksum is switched off (a bit of feature_compat).
+  const spoil = (image: Buffer): void => {
+    image.writeUInt8((image[1024 + 8] ?? 0) & 0xfe, 1024 + 8);
+    flip(image, image.readUInt32LE(1024 + 40) * 4096 + image.readUInt16LE(1024 + 14) * 32, 32);
+  };
+  const inode = damagedImage("inode", spoil, false);
   const mount = /^the guest cannot read its image: the guest kernel panicked: VFS: Unable to mount root fs/;
   await fails(t, "inode", { config: inode }, { ...corrupt, phase: BOOT, what: mount, machine: restarted(), console: /Unable to mount root fs/ });
   rmSync(join(scratch.folder, "inode.erofs"));
@@ -248,6 +253,9 @@ test.serial("time-out: guest or sandbox process are stopped when the container i
   });
 });
 
+/** Free pages: closer together where the start still fails soon. */
+const ROOM = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 40];
+
 test.serial("disk full: wherever it happens, it is told, and with enough room the container runs", async (t) => {
   t.timeout(hangLimitMs * 2);
   const bundle = await scratch.bundle((spec) => {
@@ -266,8 +274,11 @@ test.serial("disk full: wherever it happens, it is told, and with enough room th
       spawnSync("dd", ["if=/dev/zero", `of=${join(filler, "filler")}`, "bs=4096", `count=${256 - free}`]);
       return await scratch.tskata(["--root", root, "run", "--bundle", bundle, "full"]);
     };
-    let outcome = await attempt(0);
-    for (let free = 0; outcome.code !== 0 && free < 40; outcome = await attempt(++free)) {
+    let done = false;
+    for (const free of ROOM) {
+      const outcome = await attempt(free);
+      done = outcome.code === 0;
+      if (done) break;
       const [, first = "", rest = ""] = /^time="[^"]+" level=error msg="(.*?)"\n(.*)\n$/s.exec(outcome.stderr) ?? [];
       const phase = /in phase \\"(.*?)\\"/.exec(first)?.[1] ?? "";
       phases.add(phase);
@@ -275,7 +286,7 @@ test.serial("disk full: wherever it happens, it is told, and with enough room th
       t.deepEqual(readdirSync(root), ["filler.d"], "what was made is gone");
       t.deepEqual(scratch.leftovers(), []);
     }
-    t.is(outcome.code, 0, describe(outcome));
+    t.true(done, "it runs when there is room");
     t.true(phases.has("take the id") && phases.size > 1, [...phases].join(", "));
 
     // A pod that runs goes on, and can be deleted.

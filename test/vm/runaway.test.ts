@@ -1,0 +1,167 @@
+/** Containers that take all they can get: those beside them go on, the host's share stays bounded, and `kill` and `delete` work as ever. */
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import { buildFixture } from "../helpers/fixtures.ts";
+import { joinPod, startPod } from "../helpers/pod.ts";
+import { describe, driver, hangLimitMs, Scratch, type Spec } from "../helpers/tskata.ts";
+
+const scratch = new Scratch("runaway");
+test.after.always("clean up", async () => await scratch.cleanUp());
+
+const MIB = 2 ** 20;
+const LIMITS = { memory: { limit: 96 * MIB, swap: 96 * MIB }, pids: { limit: 64 }, cpu: { quota: 50_000, period: 100_000 } };
+/** The pod's machine: what its first container is limited to, and the base. */
+const MACHINE_MIB = 512 + 256;
+/** What host processes of the pod may have besides the guest's memory: node, QEMU, and what devices hold for the guest. */
+const OWN_MIB = 400;
+/** Logs, state, sockets: all that a pod has on the disk. */
+const FOLDER_MIB = 4;
+const program = join(scratch.folder, "runaway-program");
+
+test.before("a pod with a container in it", async (t) => {
+  t.timeout(hangLimitMs);
+  buildFixture("runaway", program);
+  await startPod(scratch, "pod", (spec) => {
+    spec.linux.resources = { memory: { limit: 512 * MIB } };
+  });
+  await scratch.running("beside", await joinPod(scratch, "pod"));
+  t.log(`three execs with nothing beside: ${await threeExecs(t)} ms`);
+});
+
+async function threeExecs(t: ExecutionContext): Promise<number> {
+  const before = Date.now();
+  for (const word of ["one", "two", "three"]) t.is(await scratch.sh("beside", `echo ${word}`), word);
+  return Date.now() - before;
+}
+
+/** Privileged as far as it goes, and limited. */
+function runaway(args: readonly string[], spec: Spec, limits: Record<string, unknown> = LIMITS): void {
+  spec.process.args = ["/runaway", ...args];
+  const all = ["CAP_MKNOD", "CAP_SYS_ADMIN", "CAP_SYSLOG", "CAP_DAC_OVERRIDE", "CAP_SYS_RESOURCE"];
+  spec.process.capabilities = { bounding: all, effective: all, permitted: all };
+  spec.linux.resources = { ...limits, devices: [{ allow: true, access: "rwm" }] };
+  delete spec.linux.seccomp;
+  spec.mounts.push({ destination: "/runaway", type: "bind", source: program, options: ["bind", "ro"] });
+}
+
+interface Stats {
+  readonly pids: { readonly current: number };
+  readonly cpu: { readonly usage: { readonly total: number }; readonly throttling: { readonly throttledPeriods: number } };
+}
+
+async function stats(id: string): Promise<Stats> {
+  return (JSON.parse(await scratch.ok(["events", "--stats", id])) as { data: Stats }).data;
+}
+
+/** The last number that the program has written after its name. */
+function done(id: string, what: string): number {
+  return Number([...scratch.output(id).matchAll(new RegExp(`^${what} (\\d+)$`, "gm"))].at(-1)?.[1] ?? -1);
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const end = Date.now() + hangLimitMs / 3;
+  while (!(await holds())) {
+    if (Date.now() > end) throw new Error(`${what} has not come to pass\n${scratch.logs()}`);
+    await new Promise((wake) => setTimeout(wake, 200));
+  }
+}
+
+/** A field of /proc/<pid>/status in MiB. */
+function statusMib(pid: number, field: string): number {
+  return Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
+}
+
+/** What the pod takes from the host: guest memory is the machine's size at most, whatever runs in it. */
+function checkHost(t: ExecutionContext, pod: string): void {
+  const state = JSON.parse(readFileSync(join(scratch.root, pod, "state.json"), "utf8")) as { pod: { sandboxPid: number } };
+  const sandbox = state.pod.sandboxPid;
+  const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number);
+  // QEMU's guest memory is a file's, so what is anonymous is the processes' own.
+  const guest = driver() === "kvm" ? MACHINE_MIB : 0;
+  const own = [sandbox, ...children].map((pid) => statusMib(pid, "RssAnon")).reduce((sum, part) => sum + part, 0);
+  t.true(own <= guest + OWN_MIB, `${own} MiB of memory`);
+  const folder = join(scratch.root, pod, "pod");
+  const files = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile());
+  const onDisk = files.map(({ name }) => statSync(join(folder, name)).size).reduce((sum, part) => sum + part, 0) / MIB;
+  t.true(onDisk <= FOLDER_MIB, `${onDisk} MiB in the pod's folder`);
+  t.log(`${own.toFixed(0)} MiB of memory, ${onDisk.toFixed(1)} MiB on disk`);
+}
+
+interface Runaway {
+  readonly name: string;
+  readonly args: readonly string[];
+  /** All of them, unless told. */
+  readonly limits?: Record<string, unknown>;
+  readonly atIt: (id: string) => boolean | Promise<boolean>;
+}
+
+/** What floods a device is not slowed by a CPU limit. */
+const FLOOD = { memory: LIMITS.memory, pids: LIMITS.pids };
+
+const RUNAWAYS: readonly Runaway[] = [
+  { name: "fork bomb", args: ["forks"], atIt: async (id) => (await stats(id)).pids.current >= LIMITS.pids.limit },
+  { name: "memory hog", args: ["memory"], atIt: (id) => done(id, "memory") >= 2 },
+  { name: "100 % CPU", args: ["processor", "8"], atIt: async (id) => (await stats(id)).cpu.throttling.throttledPeriods >= 5 },
+  { name: "console flood", args: ["console", "4"], limits: FLOOD, atIt: (id) => done(id, "console") >= 3000 },
+  { name: "vsock connection flood", args: ["vsock", "8"], limits: FLOOD, atIt: (id) => done(id, "vsock") >= 1000 },
+  { name: "FUSE flood", args: ["files", "16", "/tmp"], limits: FLOOD, atIt: (id) => done(id, "files") >= 200 },
+];
+
+for (const { name, args, limits, atIt } of RUNAWAYS) {
+  test.serial(`${name}: the container beside it goes on, kill and delete answer`, async (t) => {
+    t.timeout(hangLimitMs);
+    const id = args[0] ?? "";
+    const joined = await joinPod(scratch, "pod");
+    await scratch.running(id, (spec) => {
+      joined(spec);
+      runaway(args, spec, limits);
+    });
+    await until(`${name} at it`, async () => await atIt(id));
+    t.log(`three execs beside it: ${await threeExecs(t)} ms`);
+    t.is((await scratch.state(id)).status, "running");
+    checkHost(t, "pod");
+    const asked = Date.now();
+    await scratch.ok(["kill", "--all", id, "KILL"]);
+    await scratch.until(id, "stopped");
+    await scratch.ok(["delete", id]);
+    t.log(`kill and delete: ${Date.now() - asked} ms`);
+    t.is(await scratch.sh("beside", "echo after"), "after");
+    t.is((await stats("pod")).pids.current, 1);
+  });
+}
+
+test.serial("the pod goes whole, and leaves nothing", async (t) => {
+  t.timeout(hangLimitMs);
+  await scratch.ok(["delete", "--force", "beside"]);
+  await scratch.ok(["delete", "--force", "pod"]);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
+test.serial("everything at once without any limit: the pod is deleted within its deadline", async (t) => {
+  t.timeout(hangLimitMs);
+  await startPod(scratch, "wild", (spec) => {
+    spec.linux.resources = { memory: { limit: 512 * MIB } };
+  });
+  const joined = await joinPod(scratch, "wild");
+  const kinds = [["files", "16", "/tmp"], ["vsock", "8"], ["console", "4"], ["memory", "2"], ["forks"]];
+  for (const args of kinds) {
+    await scratch.running(`wild-${args[0]}`, (spec) => {
+      joined(spec);
+      runaway(args, spec, {});
+    });
+  }
+  await until("everything at it", () => done("wild-files", "files") > 0 && done("wild-vsock", "vsock") > 0 && done("wild-console", "console") > 0);
+  // Until the forks are all that the guest has room for; it need not answer then.
+  await new Promise((wake) => setTimeout(wake, 5000));
+  checkHost(t, "wild");
+  for (const id of [...kinds.map(([kind]) => `wild-${kind}`), "wild"]) {
+    const asked = Date.now();
+    const killed = await scratch.tskata(["kill", id, "KILL"]);
+    const told = Date.now();
+    const deleted = await scratch.tskata(["delete", "--force", id]);
+    t.is(deleted.code, 0, `${id}: ${describe(deleted)}`);
+    t.log(`${id}: kill exits ${killed.code} after ${told - asked} ms, delete after ${Date.now() - told} ms`);
+  }
+  t.deepEqual(scratch.leftovers(), []);
+});
