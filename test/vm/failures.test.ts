@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from "ava";
 import { programGuest, scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
 import { FAILURES, type FailureCode } from "../../src/base/failures.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
-import { binary, describe, driver, hangLimitMs, type Outcome, repository, Scratch, type Spec } from "../helpers/tskata.ts";
+import { amount, binary, describe, driver, hangLimitMs, type Outcome, repository, Scratch, type Spec } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("failures");
 test.after.always("clean up", async () => await scratch.cleanUp());
@@ -91,9 +91,10 @@ test.serial("kernel panic", async (t) => {
 });
 
 test.serial("agent never answers", async (t) => {
-  const config = scripted("sleeps", "echo the agent sleeps; exec sleep 1000", "[sandbox]\nstart_timeout_s = 12\n");
+  const seconds = amount === 1 ? 12 : 60; // it has to get that far
+  const config = scripted("sleeps", "echo the agent sleeps; exec sleep 1000", `[sandbox]\nstart_timeout_s = ${seconds}\n`);
   const machine = new RegExp(`: still runs when the time is over; driver ${driver()}`);
-  const what = /^the agent in the guest has not answered in 12 s$/;
+  const what = new RegExp(`^the agent in the guest has not answered in ${seconds} s$`);
   await fails(t, "sleeps", { config }, { failure: "agent-silent", phase: BOOT, what, machine, console: /the agent sleeps/ });
 });
 
@@ -276,7 +277,9 @@ test.serial("disk full: wherever it happens, it is told, and with enough room th
     };
     let done = false;
     for (const free of ROOM) {
+      const begun = Date.now();
       const outcome = await attempt(free);
+      t.log(`${free} pages: exit ${outcome.code} after ${Date.now() - begun} ms ${/in phase .*?" /.exec(outcome.stderr.replaceAll('\\"', '"'))?.[0] ?? ""}`);
       done = outcome.code === 0;
       if (done) break;
       const [, first = "", rest = ""] = /^time="[^"]+" level=error msg="(.*?)"\n(.*)\n$/s.exec(outcome.stderr) ?? [];
