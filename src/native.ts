@@ -96,7 +96,7 @@ export interface Native {
   makeRaw(fd: number): () => void;
 
   // -- locks ---------------------------------------------------------------------------------------------------------
-  /** flock(2) on a file, made if missing: a descriptor that is the lock until it is closed, or null when someone holds it. */
+  /** flock(2) on a file or a folder: a descriptor that is the lock until it is closed, or null when someone holds it. */
   tryLockFile(path: string): number | null;
 
   // -- mounts (host, privileged side) --------------------------------------------------------------------------------

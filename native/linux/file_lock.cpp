@@ -10,7 +10,7 @@
 namespace tskata::linux_calls {
 
 std::optional<int> try_lock_file(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) throw std::system_error(errno, std::generic_category(), "open");
   int result;
   do {

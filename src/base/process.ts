@@ -23,7 +23,7 @@ export function processFacts(pid: number): ProcessFacts | undefined {
     state: fields[0] ?? "X",
     parent: Number(fields[1]),
     session: Number(fields[3]),
-    startTime: Number(fields[19]),
+    startTime: startOf(fields),
   };
 }
 
@@ -38,6 +38,24 @@ function statFields(pid: number): string[] | undefined {
       .split(" ");
   } catch {
     return undefined;
+  }
+}
+
+let offsetTicks: number | undefined;
+
+/** Field 22, as the host's own time namespace has it: the kernel tells start times in the reader's (time_namespaces(7)). */
+function startOf(fields: readonly string[]): number {
+  offsetTicks ??= boottimeOffset();
+  return Number(fields[19]) - offsetTicks;
+}
+
+/** In ticks, which are hundredths of a second to user space. */
+function boottimeOffset(): number {
+  try {
+    const [, seconds, nanoseconds] = /^boottime\s+(-?\d+)\s+(\d+)/m.exec(readFileSync("/proc/self/timens_offsets", "latin1")) ?? [];
+    return seconds === undefined ? 0 : Number(seconds) * 100 + Math.floor(Number(nanoseconds) / 1e7);
+  } catch {
+    return 0; // a kernel without time namespaces
   }
 }
 
@@ -77,7 +95,7 @@ export function signalProcess(ref: ProcessRef, signal: NodeJS.Signals | number):
 /** How a child of ours has ended that nobody has waited for, as waitpid gives it: field 52 of its stat; undefined when it is gone. */
 export function waitStatusOf(ref: ProcessRef): number | undefined {
   const stat = statFields(ref.pid);
-  return stat?.[0] === "Z" && Number(stat[19]) === ref.startTime ? Number(stat[49]) : undefined;
+  return stat?.[0] === "Z" && startOf(stat) === ref.startTime ? Number(stat[49]) : undefined;
 }
 
 /** A process's pid here from the one it has in the pid namespace of `member`; undefined when there is none. */
@@ -106,12 +124,17 @@ function innermostPid(pid: number): number | undefined {
 
 /** Waits until the process has ended; false when it has not by then. */
 export async function waitForEnd(ref: ProcessRef, timeoutMs: number): Promise<boolean> {
-  const end = Date.now() + timeoutMs;
+  const end = performance.now() + timeoutMs; // the wall clock may be set meanwhile
   for (let pause = 1; isAlive(ref); pause = Math.min(pause * 2, 50)) {
-    if (Date.now() >= end) return false;
+    if (performance.now() >= end) return false;
     await new Promise((wake) => setTimeout(wake, pause));
   }
   return true;
+}
+
+/** Names this run of the kernel: pids and start times of another one mean nothing now. */
+export function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
 }
 
 /** Every pid on the host. */

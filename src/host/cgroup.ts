@@ -5,7 +5,7 @@
  * The container's own limits bite inside the guest, in its cgroup v2. On cgroup v1 and hybrid hosts the same path is made
  * in every mounted hierarchy; on v2 hosts once. What is made is recorded and only that is removed.
  */
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { TskataError } from "../base/errors.ts";
 
@@ -92,6 +92,21 @@ function slicePath(slice: string): string {
   return parts.map((_, index) => `/${parts.slice(0, index + 1).join("-")}.slice`).join("");
 }
 
+/** What `createCgroup` is going to make, deepest first, to be written down before: a crash in between leaves no trace otherwise. */
+export function planCgroup(
+  path: string,
+  mounted: readonly Hierarchy[] = hierarchies(),
+): { readonly folders: readonly string[]; readonly missing: readonly string[] } {
+  const folders = mounted.map(({ mountPoint }) => join(mountPoint, path));
+  const missing = mounted.flatMap(({ mountPoint }) => pathBelow(mountPoint, join(mountPoint, path))).filter((folder) => !existsSync(folder));
+  return { folders, missing };
+}
+
+/** The folder and its parents below the mount, deepest first. */
+function pathBelow(mountPoint: string, folder: string): string[] {
+  return folder === mountPoint ? [] : [folder, ...pathBelow(mountPoint, dirname(folder))];
+}
+
 /** Makes the cgroup in every hierarchy. On failure nothing of it is left. */
 export function createCgroup(path: string, mounted: readonly Hierarchy[] = hierarchies()): HostCgroup {
   const made: string[] = [];
@@ -112,9 +127,7 @@ export function createCgroup(path: string, mounted: readonly Hierarchy[] = hiera
 /** Makes a folder and its parents below the hierarchy's mount; those that were missing, deepest first. */
 function makeFolders(hierarchy: Hierarchy, folder: string): string[] {
   const made: string[] = [];
-  const missing: string[] = [];
-  for (let at = folder; at !== hierarchy.mountPoint; at = dirname(at)) missing.unshift(at);
-  for (const at of missing) {
+  for (const at of pathBelow(hierarchy.mountPoint, folder).toReversed()) {
     if (hierarchy.version === 2) enableControllers(dirname(at));
     if (makeFolder(at)) made.unshift(at);
     if (hierarchy.controllers.includes("cpuset")) inheritCpuset(at);
@@ -188,7 +201,7 @@ const BUSY_PAUSE_MS = 10;
  * too. Gives the folders that still hold processes.
  */
 export function removeCgroup(made: readonly string[]): string[] {
-  const end = Date.now() + BUSY_MS;
+  const end = performance.now() + BUSY_MS;
   return made.filter((folder) => !removeFolder(folder, end));
 }
 
@@ -201,7 +214,7 @@ function removeFolder(folder: string, end: number): boolean {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === "ENOENT") return true;
-      if (code !== "EBUSY" || hasChildren(folder) || Date.now() >= end) return cgroupMembers([folder]).length === 0;
+      if (code !== "EBUSY" || hasChildren(folder) || performance.now() >= end) return cgroupMembers([folder]).length === 0;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_PAUSE_MS);
     }
   }

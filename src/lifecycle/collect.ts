@@ -8,6 +8,8 @@ import { removeContainer } from "./remove.ts";
 
 const END_MS = 5000;
 const EXIT_FILE_MS = 3000;
+/** A create that takes longer from its folder to its state ends with an error when the folder has gone. */
+const BETWEEN_MS = 1000;
 
 export interface Collected {
   readonly what: string;
@@ -35,7 +37,7 @@ export async function collect(root: string, dryRun: boolean, tell: (found: Colle
 async function garbageReason(root: string, id: string): Promise<string | undefined> {
   let state: StateFile;
   try {
-    state = readState(root, id);
+    state = await readStateTwice(root, id);
   } catch (error) {
     return `its state can't be read: ${errorChain(error)}`;
   }
@@ -44,9 +46,19 @@ async function garbageReason(root: string, id: string): Promise<string | undefin
   return statusOf(state) === "stopped" ? await lossOf(state) : undefined;
 }
 
+/** A create makes the folder and then the state in it; one that is between the two is no garbage. */
+async function readStateTwice(root: string, id: string): Promise<StateFile> {
+  try {
+    return readState(root, id);
+  } catch {
+    await new Promise((wake) => setTimeout(wake, BETWEEN_MS));
+    return readState(root, id);
+  }
+}
+
 /** The sandbox writes how a process ended, and why when that was not its own doing, shortly after its proxy has gone. */
 async function lossOf(state: StateFile): Promise<string | undefined> {
-  for (const end = Date.now() + EXIT_FILE_MS; Date.now() < end; await new Promise((wake) => setTimeout(wake, 50))) {
+  for (const end = performance.now() + EXIT_FILE_MS; performance.now() < end; await new Promise((wake) => setTimeout(wake, 50))) {
     const exit = readExit(state);
     if (exit !== undefined) return exit.reason;
   }

@@ -6,11 +6,11 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { type ContainerPaths, cgroupName, containerPaths, type Installation, installation, podPaths } from "../base/paths.ts";
-import { processRef } from "../base/process.ts";
+import { bootId, processRef } from "../base/process.ts";
 import { OCI_VERSION } from "../base/version.ts";
 import { applyAnnotations } from "../config/annotations.ts";
 import { loadConfig } from "../config/config.ts";
-import { cgroupPath, createCgroup, removeCgroup } from "../host/cgroup.ts";
+import { cgroupPath, createCgroup, planCgroup, removeCgroup } from "../host/cgroup.ts";
 import { lock } from "../host/lock.ts";
 import { placeTrees } from "../host/trees.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
@@ -30,6 +30,7 @@ import { findByProxy, findPodOwner, sandboxRef } from "./pods.ts";
 import { type ProxyProcess, startProxy } from "./proxy.ts";
 import { type SandboxProcess, startSandbox } from "./sandbox-process.ts";
 import { planStdio, type StdioPlan } from "./stdio.ts";
+import { aimFaultAt } from "./victims.ts";
 
 export interface CreateOptions {
   readonly id: string;
@@ -95,6 +96,7 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
 
 async function make(work: Work): Promise<ProxyProcess> {
   const { options, bundle, undo } = work;
+  await work.spans.measure("make the cgroup", () => makeCgroup(work));
   const sandbox = await enterPod(work);
   const guest = guestSpec(options.id, bundle, (pid) => findByProxy(options.root, work.state.pod.folder, pid));
 
@@ -110,29 +112,31 @@ async function make(work: Work): Promise<ProxyProcess> {
   await options.interrupt.race(bothReady(ready, placed));
   update(work, { sharedTargets: guest.placements.map((placement) => placement.target) });
 
-  const proxy = startContainerProxy(work, stdio);
+  const proxy = await work.spans.measure("start the proxy", () => startContainerProxy(work, stdio));
   using _socket = closing(proxy);
   await options.interrupt.race(runCreateHooks(work));
   using client = await connectPod(work.state.pod);
   await options.interrupt.race(work.spans.measure("create in the guest", () => createInGuest(work, client, stdio, proxy, guest)));
 
-  if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
-  update(work, { status: "created" });
+  await work.spans.measure("tell that it is created", () => {
+    if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
+    update(work, { status: "created" });
+  });
   return proxy;
 }
 
 // -- steps ----------------------------------------------------------------------------------------------------------------
 
-/** Takes the id, writes down what is made and by whom, makes the cgroup. */
-async function begin(request: Request): Promise<Work> {
+/** Takes the id, and writes down what is going to be made and by whom: whoever cleans up after a crash finds it there. */
+function begin(request: Request): Work {
   const { options, bundle, undo } = request;
   const { id, root } = options;
   const paths = containerPaths(root, id);
   mkdirSync(root, { recursive: true, mode: 0o711 });
   takeId(paths.folder);
   undo.defer(() => removePodFolder(paths.folder));
-  const cgroup = createCgroup(cgroupPath(bundle.linux.cgroupsPath, cgroupName(root, id), options.systemdCgroup));
-  undo.defer(() => void removeCgroup(cgroup.made));
+  aimFaultAt(root, id);
+  const cgroup = planCgroup(cgroupPath(bundle.linux.cgroupsPath, cgroupName(root, id), options.systemdCgroup));
   const creator = processRef(process.pid);
   if (creator === undefined) throw new TskataError("internal", "/proc does not show this process: is it mounted?");
   const state: StateFile = {
@@ -143,20 +147,27 @@ async function begin(request: Request): Promise<Work> {
     rootfs: bundle.rootfs,
     annotations: bundle.spec.annotations ?? {},
     created: rfc3339Nano(new Date()),
+    boot: bootId(),
     owner: process.getuid?.() ?? 0,
     status: "creating",
     creator,
     pod: { id, folder: paths.pod, cgroups: [] },
-    cgroups: [...cgroup.made],
+    cgroups: [...cgroup.missing],
     cgroupFolders: [...cgroup.folders],
     sharedTargets: [],
     terminal: bundle.process.terminal ?? false,
   };
   writeState(root, state);
-  // Made now: a lock that a full disk has no room for would keep the container from being deleted.
-  writeFileSync(join(paths.folder, "lock"), "", { mode: 0o600 });
   writeFileSync(join(paths.folder, "spec.json"), JSON.stringify(bundle.spec), { mode: 0o600 });
   return { ...request, files: installation(), paths, state };
+}
+
+function makeCgroup(work: Work): void {
+  const { linux } = work.bundle;
+  const { id, root, systemdCgroup } = work.options;
+  const cgroup = createCgroup(cgroupPath(linux.cgroupsPath, cgroupName(root, id), systemdCgroup));
+  work.undo.defer(() => void removeCgroup(cgroup.made));
+  update(work, { cgroups: [...cgroup.made] });
 }
 
 /** mkdir is the lock on an id: of two creates one gets it. */
@@ -178,36 +189,24 @@ interface PodSandbox {
 /** Starts the pod's virtual machine, or joins the one its annotations name. */
 async function enterPod(work: Work): Promise<PodSandbox> {
   const role = podRole(work.options.id, work.state.annotations);
-  return role.kind === "owner" ? await startPod(work) : await joinPod(work, role.podId);
+  return role.kind === "owner" ? await startPod(work) : await work.spans.measure("join the pod", () => joinPod(work, role.podId));
 }
 
 async function startPod(work: Work): Promise<PodSandbox> {
   const { options, bundle, state, files, undo, spans } = work;
   const config = applyAnnotations(loadConfig(options.config), state.annotations);
   const pod = podPaths(state.pod.folder);
-  const podConfig = await spans.measure("prepare the pod", () =>
-    preparePod(pod, {
-      id: options.id,
-      config,
-      files,
-      resources: bundle.linux.resources,
-      annotations: state.annotations,
-      hostname: bundle.spec.hostname,
-    }),
-  );
+  const preparation = { id: options.id, config, files, resources: bundle.linux.resources, annotations: state.annotations, hostname: bundle.spec.hostname };
+  const podConfig = await spans.measure("prepare the pod", () => preparePod(pod, preparation));
   work.surroundings.guestFiles = [podConfig.kernel, podConfig.image];
   spans.writeTo(pod.spans);
-  const sandbox: SandboxProcess = await spans.measure("start sandbox process", () => startSandbox(files, pod.folder, state.cgroupFolders, podConfig));
-  undo.defer(async () => await endSandbox(sandbox, options.logger));
-  update(work, {
-    pod: {
-      ...state.pod,
-      sandboxPid: sandbox.ref.pid,
-      sandboxStartTime: sandbox.ref.startTime,
-      callTimeoutMs: podConfig.callTimeoutMs,
-      stopTimeoutMs: config.sandbox.stop_timeout_s * 1000,
-      cgroups: state.cgroups,
-    },
+  const sandbox = await spans.measure("start sandbox process", async () => {
+    const started: SandboxProcess = await startSandbox(files, pod.folder, state.cgroupFolders, podConfig);
+    undo.defer(async () => await endSandbox(started, options.logger));
+    const { pid: sandboxPid, startTime: sandboxStartTime } = started.ref;
+    const limits = { callTimeoutMs: podConfig.callTimeoutMs, stopTimeoutMs: config.sandbox.stop_timeout_s * 1000 };
+    update(work, { pod: { ...state.pod, sandboxPid, sandboxStartTime, ...limits, cgroups: state.cgroups } });
+    return started;
   });
   return {
     pid: sandbox.ref.pid,
@@ -227,12 +226,13 @@ async function endSandbox(sandbox: SandboxProcess, logger: Logger): Promise<void
 async function joinPod(work: Work, podId: string): Promise<PodSandbox> {
   const { root } = work.options;
   const folder = findPodOwner(root, podId).pod.folder;
-  using _lock = await lock(join(folder, "lock"), `pod ${podId}`);
+  using _lock = await lock(folder, `pod ${podId}`);
   const owner = findPodOwner(root, podId);
   const sandbox = sandboxRef(owner);
   if (sandbox === undefined) throw new TskataError("unavailable", `the pod ${podId} is not ready`);
   update(work, { pod: owner.pod });
   work.surroundings.podFolder = folder;
+  aimFaultAt(root, work.options.id, folder);
   return { pid: sandbox.pid, ready: async () => {} };
 }
 

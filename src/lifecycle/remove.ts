@@ -4,7 +4,7 @@
  * The order matters: first nothing runs, then the guest forgets the container, then the pod's processes go, then the
  * cgroups they were in, last the folder, so that a delete that is cut short can be called again.
  */
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { cgroupName, containerPaths, podPaths } from "../base/paths.ts";
@@ -16,9 +16,11 @@ import { runHooksLeniently } from "../oci/hooks.ts";
 import type { Spec } from "../oci/spec.ts";
 import { hookState } from "../oci/state.ts";
 import { checkId, exitPath, readState, type StateFile, type Status, statusOf } from "../oci/state-file.ts";
+import { SpanRecorder } from "../telemetry/spans.ts";
 import { readContainerSpec, withPod } from "./container.ts";
 import { removePodFolder } from "./pod-folder.ts";
 import { podMembers, sandboxRef } from "./pods.ts";
+import { aimFaultAt } from "./victims.ts";
 
 /** For a pod whose state does not tell: the option's default. */
 const STOP_MS = 10_000;
@@ -61,15 +63,20 @@ async function removeKnown(options: RemoveOptions, before: StateFile): Promise<v
   const { root, id, force, warn } = options;
   checkDeletable(id, statusOf(before), force);
   const spec = specOrUndefined(root, id);
-  const podLock = join(before.pod.folder, "lock");
-  using _lock = existsSync(before.pod.folder) ? await lock(podLock, `pod ${before.pod.id}`) : undefined;
+  aimFaultAt(root, id, before.pod.folder);
+  const spans = new SpanRecorder("cli"); // not written: the file goes with the pod
+  const endAll = spans.begin("delete");
+  using _lock = existsSync(before.pod.folder) ? await lock(before.pod.folder, `pod ${before.pod.id}`) : undefined;
   const state = readState(root, id);
-  await endProcesses(state);
+  await spans.measure("end the processes", () => endProcesses(state));
   const others = podMembers(root, state.pod.folder).filter((other) => other.id !== id);
-  if (others.length === 0) await endPod(state, warn);
-  else await leavePod(state, warn);
-  removeFolders(root, state, others.length > 0, warn);
-  await runHooksLeniently(spec?.hooks?.poststop, hookState(state, "stopped"), existsSync(state.bundle) ? state.bundle : "/", warn);
+  if (others.length === 0) await spans.measure("end the pod", () => endPod(state, warn));
+  else await spans.measure("leave the pod", () => leavePod(state, warn));
+  await spans.measure("remove the cgroups", () => removeCgroups(root, state, others.length > 0, warn));
+  await spans.measure("remove the folders", () => removeFolders(root, state, others.length > 0));
+  const folder = existsSync(state.bundle) ? state.bundle : "/";
+  await spans.measure("poststop hooks", () => runHooksLeniently(spec?.hooks?.poststop, hookState(state, "stopped"), folder, warn));
+  endAll();
 }
 
 function checkDeletable(id: string, status: Status, force: boolean): void {
@@ -156,12 +163,17 @@ export function processesIn(folder: string): number[] {
   });
 }
 
-/** The folder of a pod's first container stays while others use the machine in it. */
-function removeFolders(root: string, state: StateFile, podStays: boolean, warn: (message: string) => void): void {
-  const { folder, pod } = containerPaths(root, state.id);
-  const ownsPod = state.pod.folder === pod;
+/** The cgroup of a pod's first container holds the machine. */
+function removeCgroups(root: string, state: StateFile, podStays: boolean, warn: (message: string) => void): void {
+  const ownsPod = state.pod.folder === containerPaths(root, state.id).pod;
   const mine = ownsPod && podStays ? [] : [...state.cgroups, ...(podStays ? [] : state.pod.cgroups)];
   for (const left of removeCgroup(mine)) warn(`the cgroup ${left} still holds processes`);
+}
+
+/** The folder of a pod's first container stays while others use the machine in it. */
+function removeFolders(root: string, state: StateFile, podStays: boolean): void {
+  const { folder, pod } = containerPaths(root, state.id);
+  const ownsPod = state.pod.folder === pod;
   if (ownsPod && podStays) {
     for (const name of readdirSync(folder)) if (name !== "pod") rmSync(join(folder, name), { recursive: true, force: true });
     return;
@@ -175,15 +187,13 @@ async function removeUnreadable({ root, id, warn }: RemoveOptions): Promise<void
   const { folder, pod } = containerPaths(root, id);
   const users = podMembers(root, pod).filter((other) => other.id !== id);
   if (users.length > 0) throw new TskataError("wrong-state", `the pod in ${pod} is still used by ${users.map((user) => user.id).join(", ")}`);
-  const cgroups = guessCgroups(specOrUndefined(root, id), cgroupName(root, id), folder);
+  const cgroups = guessCgroups(specOrUndefined(root, id), cgroupName(root, id));
   await endMembers(cgroups, pod);
   for (const left of removeCgroup(cgroups)) warn(`the cgroup ${left} still holds processes`);
   removePodFolder(folder);
 }
 
-function guessCgroups(spec: Spec | undefined, name: string, folder: string): string[] {
-  const named = recordedCgroups(folder);
-  if (named.length > 0) return named;
+function guessCgroups(spec: Spec | undefined, name: string): string[] {
   const paths = [false, true].flatMap((systemd) => {
     try {
       return [cgroupPath(spec?.linux?.cgroupsPath, name, systemd)];
@@ -192,17 +202,6 @@ function guessCgroups(spec: Spec | undefined, name: string, folder: string): str
     }
   });
   return hierarchies().flatMap(({ mountPoint }) => paths.map((path) => join(mountPoint, path)).filter((path) => existsSync(path)));
-}
-
-/** Written beside the state for just this case. */
-function recordedCgroups(folder: string): string[] {
-  try {
-    return readFileSync(join(folder, "cgroups"), "utf8")
-      .split("\n")
-      .filter((line) => line.startsWith("/"));
-  } catch {
-    return [];
-  }
 }
 
 async function attempt(warn: (message: string) => void, work: () => Promise<void>): Promise<void> {

@@ -22,6 +22,7 @@ import { type ProcessRef, processRef, signalProcess, waitForEnd, waitStatusOf } 
 import { signalName } from "../base/signals.ts";
 import type { PodConfig } from "../control/pod-config.ts";
 import { jailViews } from "../host/jail.ts";
+import { FAULT_VARIABLE } from "../telemetry/fault.ts";
 
 /** What it says is shown: text of some length, and no more. */
 const text = z.pipe(
@@ -82,9 +83,9 @@ export async function startSandbox(files: Installation, podFolder: string, cgrou
   return new Started(ref, pipe, podFolder);
 }
 
-/** Nothing of the caller's environment reaches the sandbox but where tskata's own parts are. */
+/** Nothing of the caller's environment reaches the sandbox but where tskata's own parts are, and a fault point that tests select. */
 function environment(): NodeJS.ProcessEnv {
-  const kept = ["TSKATA_DIST", "TSKATA_ADDON", "TZ", "NODE_COMPILE_CACHE"];
+  const kept = ["TSKATA_DIST", "TSKATA_ADDON", "TZ", "NODE_COMPILE_CACHE", FAULT_VARIABLE];
   const entries = kept.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]]));
   return { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ...Object.fromEntries(entries) };
 }

@@ -9,7 +9,7 @@ import * as z from "zod/mini";
 import { TskataError } from "../base/errors.ts";
 import { containerPaths } from "../base/paths.ts";
 import { readPodFile } from "../base/pod-file.ts";
-import { isAlive } from "../base/process.ts";
+import { bootId, isAlive } from "../base/process.ts";
 import { sayIssues } from "../base/schema.ts";
 
 // One schema a kind of field, used wherever such a field is: making one costs `state` as much as checking ten with it.
@@ -45,6 +45,8 @@ const stateFileSchema = z.object({
   annotations: z.record(text, text),
   /** RFC 3339 with nanoseconds, UTC. */
   created: text,
+  /** The kernel's run in which it was created: the processes named here, and the cgroups, are of that one. */
+  boot: z.optional(text),
   /** Uid that created it. */
   owner: whole,
   status: z.enum(["creating", "created", "running", "paused"]),
@@ -94,7 +96,24 @@ export function readState(root: string, id: string): StateFile {
   const file = containerPaths(root, id).state;
   const text = readText(file);
   if (text === undefined) throw new TskataError("not-found", "container does not exist");
-  return check(stateFileSchema, text, file);
+  const state = check(stateFileSchema, text, file);
+  return state.boot === undefined || state.boot === bootId() ? state : afterReboot(state);
+}
+
+/** No process's start time. */
+const NEVER = -1;
+
+/** The host has been started anew: whoever has these pids now is someone else, and so is who is in cgroups of these names. */
+function afterReboot(state: StateFile): StateFile {
+  const { proxy, creator, pod } = state;
+  return {
+    ...state,
+    creator: { ...creator, startTime: NEVER },
+    ...(proxy === undefined ? {} : { proxy: { ...proxy, startTime: NEVER } }),
+    pod: { ...pod, ...(pod.sandboxPid === undefined ? {} : { sandboxStartTime: NEVER }), cgroups: [] },
+    cgroups: [],
+    cgroupFolders: [],
+  };
 }
 
 /** What the sandbox wrote at the container's end; undefined while it runs, or when the sandbox died before it could. */

@@ -34,16 +34,19 @@ async function main(): Promise<void> {
   process.on("unhandledRejection", (reason) => log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection"));
   // The pod is ended by its deletion; a terminal's signals are for the command line.
   for (const signal of ["SIGINT", "SIGHUP", "SIGPIPE"] as const) process.on(signal, () => {});
-  native().planJail();
-  const sandbox = new Sandbox(config, log);
-  process.on("SIGTERM", () => void sandbox.shutdown(0));
+  let sandbox: Sandbox | undefined;
   try {
-    await sandbox.start();
+    native().planJail();
+    sandbox = new Sandbox(config, log);
+    const made = sandbox;
+    process.on("SIGTERM", () => void made.shutdown(0));
+    await made.start();
     tell({ ok: true });
   } catch (error) {
     log.error({ error: errorChain(error) }, "start failed");
     tell({ ok: false, error: describeFailure(error) });
-    await sandbox.shutdown(0);
+    await sandbox?.shutdown(0);
+    process.exit(1); // what the half-made one has open would keep the process
   }
 }
 

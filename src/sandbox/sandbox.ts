@@ -165,20 +165,21 @@ export class Sandbox {
 
   #handlers(): Parameters<typeof ControlServer.listen>[2] {
     const containers = this.#containers;
+    const spans = this.#spans;
     const json = (value: Uint8Array | string): { json: Uint8Array } => ({ json: typeof value === "string" ? Buffer.from(value) : value });
     return {
-      create: async (request) => await containers.create(request),
+      create: async (request) => await spans.measure("serve create", () => containers.create(request)),
       start: async ({ containerId }) => {
-        await containers.start(containerId);
+        await spans.measure("serve start", () => containers.start(containerId));
         return {};
       },
-      exec: async (request) => await containers.exec(request),
+      exec: async (request) => await spans.measure("serve exec", () => containers.exec(request)),
       kill: async (request) => {
-        await containers.kill(request);
+        await spans.measure("serve kill", () => containers.kill(request));
         return {};
       },
       delete: async ({ containerId, force }) => {
-        await containers.delete(containerId, force);
+        await spans.measure("serve delete", () => containers.delete(containerId, force));
         return {};
       },
       resize: async (request) => {
@@ -241,6 +242,7 @@ export class Sandbox {
   }
 
   async #stop(timeoutMs: number): Promise<void> {
+    const end = this.#spans.begin("stop the virtual machine");
     const machine = this.#machine;
     // Its threads wait for a jail that does not close any more: nothing but this ends them.
     if (machine !== undefined && !this.#confined) process.kill(process.pid, "SIGKILL");
@@ -250,6 +252,7 @@ export class Sandbox {
     }
     machine?.kill();
     await machine?.ended;
+    end();
     this.#control?.close();
     this.#handoffs.close();
     process.exit(0);

@@ -1,13 +1,14 @@
 /**
- * Spans: named stretches of a pod's start, one JSON line each in <pod>/spans.jsonl, appended by every process of the pod.
+ * Spans: named stretches of a command's work on a pod, one JSON line each in <pod>/spans.jsonl, appended by every process of the pod.
  *
  * Times are host CLOCK_MONOTONIC nanoseconds (`process.hrtime.bigint()`), which all processes of one host share; guest
  * spans are mapped onto it by the sandbox. A line is far below PIPE_BUF and is appended with O_APPEND in one write, so
  * writers need no lock.
  */
-import { closeSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, writeSync } from "node:fs";
 import type { Phase } from "../base/failures.ts";
 import { appendPodFile } from "../base/pod-file.ts";
+import { type Edge, type Fault, reachFault, selectedFault } from "./fault.ts";
 
 export type SpanProcess = "cli" | "sandbox" | "guest";
 
@@ -18,14 +19,19 @@ export interface Span {
   readonly endNs: bigint;
 }
 
-/** Collects the spans of one process, writes them where it is told to, and never fails its caller. */
+/** The file grows with every exec; what comes after this much is not kept. */
+const MOST_BYTES = 1024 * 1024;
+
+/** Collects the spans of one process, writes them where it is told to, and never fails its caller. A span's begin and end are fault points. */
 export class SpanRecorder {
   readonly #process: SpanProcess;
+  #fault: Fault | undefined;
   #file: string | undefined;
   #waiting: Span[] = [];
 
   constructor(process: SpanProcess) {
     this.#process = process;
+    this.#fault = selectedFault(process);
   }
 
   /** From now on spans go to this file; those recorded before are written now. */
@@ -39,11 +45,21 @@ export class SpanRecorder {
   /** Begins a span; the function it gives ends it, once. */
   begin(name: string, startNs: bigint = now()): () => void {
     let open = true;
+    if (this.#fault !== undefined) this.#reach(name, "begin");
     return () => {
       if (!open) return;
       open = false;
+      if (this.#fault !== undefined) this.#reach(name, "end");
       this.add({ name, process: this.#process, startNs, endNs: now() });
     };
+  }
+
+  /** A point is there once. */
+  #reach(name: string, edge: Edge): void {
+    const fault = this.#fault;
+    if (fault === undefined || fault.span !== name || fault.edge !== edge) return;
+    this.#fault = undefined;
+    reachFault(fault);
   }
 
   /** Measures what `work` takes, also when it fails: then its error knows that it came out of this phase. */
@@ -66,7 +82,7 @@ export class SpanRecorder {
     try {
       const fd = appendPodFile(this.#file);
       try {
-        writeSync(fd, spans.map(formatSpan).join(""));
+        if (fstatSync(fd).size < MOST_BYTES) writeSync(fd, spans.map(formatSpan).join(""));
       } finally {
         closeSync(fd);
       }

@@ -20,6 +20,12 @@ export function readSpans(file: string): Span[] {
   return spans.sort((a, b) => compare(a.startNs, b.startNs) || compare(b.endNs, a.endNs));
 }
 
+/** Those in the time of the last call of a verb; all when that has not come to its end. */
+export function spansOf(verb: string, spans: readonly Span[]): Span[] {
+  const call = spans.findLast(({ name, process }) => name === verb && process === "cli");
+  return spans.filter((span) => call === undefined || (span.endNs >= call.startNs && span.startNs <= call.endNs));
+}
+
 function parseLine(line: string): Span[] {
   try {
     // Digits to text before JSON.parse, which would round them.

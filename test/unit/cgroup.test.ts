@@ -4,7 +4,17 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { errorChain } from "../../src/base/errors.ts";
-import { cgroupMembers, cgroupMode, cgroupPath, createCgroup, type Hierarchy, hierarchies, joinCgroup, removeCgroup } from "../../src/host/cgroup.ts";
+import {
+  cgroupMembers,
+  cgroupMode,
+  cgroupPath,
+  createCgroup,
+  type Hierarchy,
+  hierarchies,
+  joinCgroup,
+  planCgroup,
+  removeCgroup,
+} from "../../src/host/cgroup.ts";
 import { failure, temporaryFolder } from "./helpers.ts";
 
 const line = (mountPoint: string, type: string, options: string): string => `30 23 0:26 / ${mountPoint} rw,nosuid shared:4 - ${type} ${type} ${options}`;
@@ -133,6 +143,26 @@ test("a cgroup is made in every hierarchy; what was there is not counted as made
   t.false(existsSync(join(cpu.mountPoint, "a/b")));
   t.false(existsSync(join(unified.mountPoint, "a")));
   t.deepEqual(createCgroup("/a", [cpu]).made, []);
+});
+
+test("a plan names what is going to be made, and makes nothing", (t) => {
+  const [cpu, unified] = mounted(t, ["cpu"], []);
+  if (cpu === undefined || unified === undefined) return t.fail();
+  mkdirSync(join(cpu.mountPoint, "a"));
+  const { folders, missing } = planCgroup("/a/b/c", [cpu, unified]);
+  t.false(existsSync(join(cpu.mountPoint, "a/b")));
+  const { made, folders: used } = createCgroup("/a/b/c", [cpu, unified]);
+  t.deepEqual(folders, used);
+  t.deepEqual([...missing].sort(), [...made].sort());
+  for (const top of [cpu, unified]) {
+    const depths = missing.filter((path) => path.startsWith(top.mountPoint)).map((path) => path.length);
+    t.deepEqual(
+      depths,
+      depths.toSorted((one, other) => other - one),
+      "deepest first",
+    );
+  }
+  t.deepEqual(planCgroup("/a/b/c", [cpu, unified]).missing, []);
 });
 
 test("v2: every parent hands its controllers on", (t) => {

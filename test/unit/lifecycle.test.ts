@@ -138,6 +138,14 @@ test("collect: tells in a dry run, removes otherwise, leaves what is healthy", a
   t.deepEqual(containerIds(root), ["healthy", "making"]);
 });
 
+test("collect: a create between its folder and its state is left alone, one that has died there is not", async (t) => {
+  const root = temporaryFolder(t);
+  for (const id of ["making", "cut"]) mkdirSync(join(root, id));
+  setTimeout(() => add(root, "making", { status: "creating" }), 300);
+  t.deepEqual(await collected(root, false), ["container cut: its state can't be read"]);
+  t.deepEqual(containerIds(root), ["making"]);
+});
+
 test("collect: a process that works in a pod's folder which is gone is told, and ended unless that is a dry run", async (t) => {
   const root = temporaryFolder(t);
   const [pod, folder] = [join(root, "gone/pod"), join(root, "gone/other")];

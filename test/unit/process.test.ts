@@ -5,7 +5,7 @@ import { chmodSync, copyFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
 import { allPids, isAlive, isEnding, processFacts, processRef, signalProcess, waitForEnd } from "../../src/base/process.ts";
-import { temporaryFolder } from "./helpers.ts";
+import { repository, runProgram, temporaryFolder } from "./helpers.ts";
 
 const NO_PID = 2 ** 22 + 1; // above the kernel's own limit of pids
 
@@ -34,6 +34,30 @@ test("a process is ending from its exit on, reaped or not", async (t) => {
   while (!isEnding(ref)) await new Promise((wake) => setTimeout(wake, 1));
   t.true(await waitForEnd(ref, 5000));
   t.true(isEnding(ref));
+});
+
+test.serial("a wait's end does not depend on the wall clock", async (t) => {
+  const self = processRef(process.pid);
+  if (self === undefined) return t.fail();
+  const { now } = Date;
+  t.teardown(() => {
+    Date.now = now;
+  });
+  const start = performance.now();
+  for (const day of [86_400_000, -86_400_000]) {
+    let calls = 0;
+    Date.now = () => now() + (calls++ === 0 ? 0 : day);
+    t.false(await waitForEnd(self, 200));
+  }
+  t.true(performance.now() - start >= 400 && performance.now() - start < 5000);
+});
+
+test("a process has the same start time in every time namespace", async (t) => {
+  const script = `import { processRef } from ${JSON.stringify(join(repository, "src/base/process.ts"))}; console.log(processRef(${process.pid})?.startTime)`;
+  const own = processRef(process.pid)?.startTime;
+  const { code, stdout, stderr } = await runProgram("unshare", ["--time", "--boottime", "100000", process.execPath, "--input-type=module", "-e", script]);
+  t.is(code, 0, stderr);
+  t.is(Number(stdout), own ?? 0);
 });
 
 test("a pid with another start time is another process", (t) => {

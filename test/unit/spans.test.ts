@@ -130,3 +130,12 @@ test("any span is read as it was written, whatever garbage is between", (t) => {
     { numRuns: 50 },
   );
 });
+
+test("the file does not grow for ever", (t) => {
+  const file = join(temporaryFolder(t), "spans.jsonl");
+  writeFileSync(file, "x".repeat(1024 * 1024));
+  const recorder = new SpanRecorder("cli");
+  recorder.writeTo(file);
+  recorder.begin("late")();
+  t.is(statSync(file).size, 1024 * 1024);
+});

@@ -4,6 +4,8 @@ import { join } from "node:path";
 import test from "ava";
 import fc from "fast-check";
 import { TskataError } from "../../src/base/errors.ts";
+import { bootId, isAlive, processRef } from "../../src/base/process.ts";
+import { sandboxRef } from "../../src/lifecycle/pods.ts";
 import { checkId, exitPath, readExit, readState, type StateFile, statusOf, writeState } from "../../src/oci/state-file.ts";
 import { failure, runc, stateOf, storeState, temporaryFolder } from "./helpers.ts";
 
@@ -24,6 +26,24 @@ test("a state that can't be written says so and leaves no draft", (t) => {
   mkdirSync(join(root, "box/state.json"), { recursive: true });
   t.throws(() => writeState(root, stateOf(root)), failure("internal", /^write .*state\.json$/));
   t.deepEqual(readdirSync(join(root, "box")), ["state.json"]);
+});
+
+test("after a reboot the processes and cgroups of a state are nobody's, whoever has their names", (t) => {
+  const root = temporaryFolder(t);
+  const self = processRef(process.pid);
+  if (self === undefined) return t.fail();
+  const base = stateOf(root, { cgroups: ["/x/y"], cgroupFolders: ["/x/y", "/z"] });
+  const pod = { ...base.pod, sandboxPid: self.pid, sandboxStartTime: self.startTime, cgroups: ["/x/y"] };
+  for (const boot of [undefined, bootId()]) {
+    storeState(root, { ...base, pod, ...(boot === undefined ? {} : { boot }) });
+    t.is(statusOf(readState(root, "box")), "running");
+  }
+  storeState(root, { ...base, pod, boot: "00000000-0000-0000-0000-000000000000" });
+  const state = readState(root, "box");
+  t.is(statusOf(state), "stopped");
+  t.false(isAlive(state.creator));
+  t.false(isAlive(sandboxRef(state)));
+  t.deepEqual([state.cgroups, state.cgroupFolders, state.pod.cgroups], [[], [], []]);
 });
 
 test("no such container, in runc's words", async (t) => {

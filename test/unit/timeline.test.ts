@@ -2,7 +2,7 @@
 import test from "ava";
 import fc from "fast-check";
 import type { Span } from "../../src/telemetry/spans.ts";
-import { drawSvg, drawText } from "../../src/telemetry/timeline.ts";
+import { drawSvg, drawText, spansOf } from "../../src/telemetry/timeline.ts";
 
 const MS = 1_000_000n;
 const span = (name: string, start: number, end: number, process: Span["process"] = "cli"): Span => ({
@@ -23,6 +23,15 @@ test("text: a line a span, with its bar where its time was, and the total", (t) 
     "        total      100.0 ms",
     "",
   ]);
+});
+
+test("the last call of a verb, of every process what was in its time", (t) => {
+  const exec = [span("exec", 1000, 1010), span("serve exec", 1002, 1008, "sandbox"), span("exec", 2000, 2010), span("serve exec", 2002, 2008, "sandbox")];
+  const all = [...start, ...exec];
+  t.deepEqual(spansOf("create", all), start);
+  t.deepEqual(spansOf("exec", all), exec.slice(2));
+  t.deepEqual(spansOf("kill", all), all, "not told");
+  t.deepEqual(spansOf("create", [span("boot", 0, 1, "guest")]), [span("boot", 0, 1, "guest")]);
 });
 
 test("nothing to draw", (t) => {
