@@ -1,17 +1,19 @@
 /** Drives the built `tskata` command for VM tests: one scratch root a test file, bundles made by hand, and a check that nothing is left. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, globSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Readable } from "node:stream";
 import { busyboxRootfs } from "../../scripts/lib/busybox.ts";
-import { cgroupName } from "../../src/base/paths.ts";
+import { type HostState, hostDifference, hostState } from "./host.ts";
 
 export const repository = resolve(import.meta.dirname, "../..");
 export const binary = process.env["TSKATA_BIN"] ?? join(repository, "dist/bin/tskata");
 
 /** Long enough for an emulated machine under load; no test asserts a time. */
 export const hangLimitMs = 180_000;
+
+const SETTLE_MS = 2000;
 
 /** Names the hypervisor driver that all commands of the VM tests use; empty: the configuration's own choice. */
 const testDriver = process.env["TSKATA_TEST_DRIVER"] ?? "";
@@ -41,6 +43,8 @@ export interface Outcome {
   signal: NodeJS.Signals | null;
   stdout: string;
   stderr: string;
+  /** It was killed for taking longer than it may. */
+  timedOut: boolean;
 }
 
 export interface RunOptions {
@@ -48,6 +52,12 @@ export interface RunOptions {
   env?: NodeJS.ProcessEnv;
   cwd?: string;
   timeoutMs?: number;
+}
+
+export interface CreateRun {
+  readonly timeoutMs?: number;
+  /** A program and its arguments that run the command: prlimit, a shell. */
+  readonly through?: readonly string[];
 }
 
 /** The parts of an OCI config that tests change; everything else is what `tskata spec` wrote. */
@@ -94,15 +104,18 @@ export class Scratch {
   readonly folder: string;
   readonly root: string;
   #bundles = 0;
+  #creates = 0;
   /** TSKATA_CONFIG, unless a test gives one of its own. */
   readonly #env: Readonly<Record<string, string>>;
   readonly #children = new Set<ChildProcess>();
+  readonly #before: HostState;
 
   constructor(name: string) {
     this.folder = mkdtempSync(join(tmpdir(), `tskata-${name}-`));
     this.root = join(this.folder, "root");
     mkdirSync(this.root);
     this.#env = testDriver === "" ? {} : { TSKATA_CONFIG: this.#driverConfig(testDriver) };
+    this.#before = this.host();
   }
 
   /** A configuration of a test's own, for TSKATA_CONFIG: these sections, and the driver of all or another. */
@@ -163,6 +176,22 @@ export class Scratch {
     return folder;
   }
 
+  /** One bundle for all who never need two at a time: with a config of its own each time, and a container that sleeps. */
+  async sharedBundle(edit: (spec: Spec) => void = () => {}): Promise<string> {
+    const folder = join(this.folder, "shared-bundle");
+    const made = join(folder, "made.json");
+    if (!existsSync(made)) {
+      await this.bundle((spec) => {
+        spec.process.args = ["sleep", "100000"];
+      }, "shared-bundle");
+      copyFileSync(join(folder, "config.json"), made);
+    }
+    const spec = JSON.parse(readFileSync(made, "utf8")) as Spec;
+    edit(spec);
+    writeFileSync(join(folder, "config.json"), JSON.stringify(spec));
+    return folder;
+  }
+
   /** Creates and starts a container that sleeps, for tests made of execs. */
   async running(id: string, edit: (spec: Spec) => void = () => {}, env: NodeJS.ProcessEnv = {}): Promise<string> {
     const bundle = await this.bundle((spec) => {
@@ -180,11 +209,18 @@ export class Scratch {
     if (outcome.code !== 0) throw new Error(`tskata create ${id}: ${describe(outcome)}\n${this.logs()}`);
   }
 
-  async tryCreate(id: string, bundle: string, extra: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
-    const log = join(this.folder, `create-${id.replaceAll("/", "_")}.log`);
+  async tryCreate(
+    id: string,
+    bundle: string,
+    extra: string[] = [],
+    env: NodeJS.ProcessEnv = {},
+    { timeoutMs, through = [] }: CreateRun = {},
+  ): Promise<Outcome> {
+    const log = join(this.folder, `create-${id.replaceAll("/", "_")}-${this.#creates++}.log`);
     const command = `exec "$0" "$@" </dev/null >"${join(this.folder, `${id.replaceAll("/", "_")}.out`)}" 2>"${log}"`;
-    const child = spawn("/bin/sh", ["-c", command, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id], { env: this.environment(env) });
-    const outcome = await outcomeOf(child, {});
+    const words = [...through, binary, "--root", this.root, "create", ...extra, "--bundle", bundle, id];
+    const child = spawn("/bin/sh", ["-c", command, ...words], { env: this.environment(env) });
+    const outcome = await outcomeOf(child, timeoutMs === undefined ? {} : { timeoutMs });
     return { ...outcome, stderr: existsSync(log) ? readFileSync(log, "utf8") : "" };
   }
 
@@ -228,22 +264,22 @@ export class Scratch {
     return parts.join("\n");
   }
 
-  /** What of this scratch still stands on the host: processes, mounts, cgroups, sockets, state folders. */
-  leftovers(): string[] {
-    const found: string[] = [];
-    for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-      const command = readOrEmpty(`/proc/${pid}/cmdline`).replaceAll("\0", " ");
-      const cwd = linkOrEmpty(`/proc/${pid}/cwd`);
-      const ours = command.includes(this.root) || cwd.startsWith(this.root);
-      if (ours && Number(pid) !== process.pid && !command.startsWith("/bin/sh")) found.push(`process ${pid}: ${command || cwd}`);
+  /** What stands on the host now, as far as it can be this scratch's. */
+  host(): HostState {
+    return hostState({ folder: this.folder, root: this.root, dist: dirname(dirname(binary)) });
+  }
+
+  /** What of this scratch still stands on the host that did not before it. */
+  leftovers(before: HostState = this.#before): string[] {
+    return hostDifference(before, this.host());
+  }
+
+  /** As leftovers, after the kernel has had a moment to take apart what died last. */
+  async settledLeftovers(before: HostState = this.#before): Promise<string[]> {
+    for (const end = performance.now() + SETTLE_MS; ; await new Promise((wake) => setTimeout(wake, 50))) {
+      const left = this.leftovers(before);
+      if (left.length === 0 || performance.now() >= end) return left;
     }
-    for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n")) {
-      if (line.includes(this.root)) found.push(`mount ${line}`);
-    }
-    for (const entry of existsSync(this.root) ? readdirSync(this.root) : []) found.push(`state ${entry}`);
-    const cgroups = globSync(["/sys/fs/cgroup/*/tskata/*", "/sys/fs/cgroup/tskata/*"]);
-    found.push(...cgroups.filter((folder) => basename(folder).startsWith(cgroupName(this.root, ""))).map((folder) => `cgroup ${folder}`));
-    return found;
   }
 
   /** Deletes what is left of every container, then the folder. Call from `test.after.always`. */
@@ -266,13 +302,18 @@ export async function outcomeOf(child: ChildProcess, options: RunOptions): Promi
   const stderr = collect(child.stderr);
   child.stdin?.on("error", () => {}); // a child that never reads its stdin is the test's business, not an uncaught error
   child.stdin?.end(options.input ?? "");
-  const timer = setTimeout(() => child.kill("SIGKILL"), options.timeoutMs ?? hangLimitMs);
+  let timedOut = false;
+  const onLimit = (): void => {
+    timedOut = true;
+    child.kill("SIGKILL");
+  };
+  const timer = setTimeout(onLimit, options.timeoutMs ?? hangLimitMs);
   try {
     const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((done, fail) => {
       child.once("error", fail);
       child.once("close", (status, name) => done([status, name]));
     });
-    return { code, signal, stdout: stdout(), stderr: stderr() };
+    return { code, signal, stdout: stdout(), stderr: stderr(), timedOut };
   } finally {
     clearTimeout(timer);
   }
@@ -282,17 +323,4 @@ function collect(stream: Readable | null): () => string {
   const parts: Buffer[] = [];
   stream?.on("data", (part: Buffer) => parts.push(part));
   return () => Buffer.concat(parts).toString("utf8");
-}
-
-function readOrEmpty(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return ""; // the process has gone meanwhile
-  }
-}
-
-function linkOrEmpty(file: string): string {
-  const result = spawnSync("readlink", [file], { encoding: "utf8" });
-  return result.status === 0 ? result.stdout.trim() : "";
 }
