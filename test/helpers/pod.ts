@@ -2,11 +2,12 @@
 import type { Scratch, Spec } from "./tskata.ts";
 
 /** Starts the pod's first container. */
-export async function startPod(scratch: Scratch, id: string, edit: (spec: Spec) => void = () => {}): Promise<void> {
-  await scratch.running(id, (spec) => {
+export async function startPod(scratch: Scratch, id: string, edit: (spec: Spec) => void = () => {}, env: NodeJS.ProcessEnv = {}): Promise<void> {
+  const more = (spec: Spec): void => {
     spec.annotations = { "io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": id };
     edit(spec);
-  });
+  };
+  await scratch.running(id, more, env);
 }
 
 /** What makes a config join the pod; `shared` are the namespace types it takes from the first container besides the network. */
