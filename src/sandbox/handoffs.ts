@@ -4,8 +4,11 @@ import { TskataError } from "../base/errors.ts";
 import { type FdReceiver, native } from "../native.ts";
 import type { Handoff } from "../protocols/generated/control.ts";
 
-/** The request follows its descriptors at once, over another socket; a command killed in between never sends it. */
-const LIMITS: ClaimLimits = { count: 256, keepMs: 60_000, waitMs: 10_000 };
+/**
+ * The request follows its descriptors at once, over another socket; a command killed in between never sends it, and whoever reads the other
+ * end of its pipes waits until these are closed.
+ */
+const LIMITS: ClaimLimits = { count: 256, keepMs: 10_000, waitMs: 10_000 };
 
 /** The descriptors of one process; whoever took them owns them. */
 export interface Descriptors {
