@@ -81,7 +81,7 @@ test("the matrix knows every span of the command line and of the sandbox process
   const folders = { cli: "src/lifecycle/*.ts", sandbox: "src/sandbox/*.ts" } as const;
   for (const name of ["cli", "sandbox"] as const) {
     const files = globSync(folders[name], { cwd: repository }).map((file) => readFileSync(join(repository, file), "utf8"));
-    const named = files.flatMap((text) => [...text.matchAll(/\.(?:measure|begin)\("([^"]+)"/g)].map((match) => match[1]));
+    const named = files.flatMap((text) => [...text.matchAll(/\.(?:measure|begin)\(\s*"([^"]+)"/g)].map((match) => match[1]));
     const known = VERBS.flatMap((verb) => (name === "cli" ? [POINTS[verb].whole, ...POINTS[verb].cli] : POINTS[verb].sandbox));
     t.deepEqual([...new Set(named)].sort(), [...new Set(known)].sort());
   }

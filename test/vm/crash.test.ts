@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import test, { type ExecutionContext } from "ava";
+import { qemuOf } from "../helpers/processes.ts";
 import { describe, driver, hangLimitMs, outcomeOf, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("crash");
@@ -26,14 +27,6 @@ function pidsOf(word: string): number[] {
 async function sandboxPid(id: string): Promise<number> {
   const state = JSON.parse(readFileSync(`${scratch.root}/${id}/state.json`, "utf8")) as { pod: { sandboxPid: number } };
   return state.pod.sandboxPid;
-}
-
-/** The child of the sandbox that is QEMU. */
-function qemuOf(sandbox: number): number {
-  const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8").trim().split(" ").map(Number);
-  const found = children.find((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("qemu"));
-  if (found === undefined) throw new Error(`no qemu below ${sandbox}: ${children.join(" ")}`);
-  return found;
 }
 
 const victims: { name: string; pid: (id: string) => Promise<number> }[] = [

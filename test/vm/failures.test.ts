@@ -234,7 +234,7 @@ test.serial("time-out: guest or sandbox process are stopped when the container i
   // Between the machine's start and the request that makes the container.
   writeFileSync(
     hook,
-    `#!/bin/sh\npid=$(sed -n 's/.*"sandboxPid": \\([0-9]*\\).*/\\1/p' "$1")\n[ "$2" = hypervisor ] && pid=$(cut -d' ' -f1 /proc/$pid/task/$pid/children)\nkill -STOP $pid\n`,
+    `#!/bin/sh\npid=$(sed -n 's/.*"sandboxPid": \\([0-9]*\\).*/\\1/p' "$1")\n[ "$2" = hypervisor ] && for child in $(cat /proc/$pid/task/$pid/children); do grep -q ^qemu /proc/$child/comm && pid=$child; done\nkill -STOP $pid\n`,
   );
   chmodSync(hook, 0o755);
   const config = scratch.config("short", "[sandbox]\ncall_timeout_s = 3\n");

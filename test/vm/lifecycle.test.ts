@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import test from "ava";
+import { qemuOf } from "../helpers/processes.ts";
 import { describe, driver, hangLimitMs, outcomeOf, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("lifecycle");
@@ -133,8 +134,7 @@ besideSandbox("a machine that does not stop when asked gets sandbox.stop_timeout
     const created = await scratch.tryCreate(id, bundle, [], { TSKATA_CONFIG: config });
     t.is(created.code, 0, describe(created));
     const { pod } = JSON.parse(readFileSync(join(scratch.root, id, "state.json"), "utf8")) as { pod: { sandboxPid: number } };
-    const hypervisor = Number(readFileSync(`/proc/${pod.sandboxPid}/task/${pod.sandboxPid}/children`, "utf8").trim());
-    process.kill(hypervisor, "SIGSTOP");
+    process.kill(qemuOf(pod.sandboxPid), "SIGSTOP");
     const start = Date.now();
     await scratch.tskata(["delete", "--force", id]);
     return (Date.now() - start) / 1000;

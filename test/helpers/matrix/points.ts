@@ -31,7 +31,15 @@ export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
   create: {
     whole: "create",
     cli: [...CREATE, "prepare the pod", "start sandbox process", ...ENTER],
-    sandbox: ["virtual machine", "close the jail", "boot until the agent listens", "agent answers", "create sandbox in the guest", "serve create"],
+    sandbox: [
+      "virtual machine",
+      "start the hypervisor",
+      "close the jail",
+      "boot until the agent listens",
+      "agent answers",
+      "create sandbox in the guest",
+      "serve create",
+    ],
     first: {
       sandbox: [
         ["cli", "start sandbox process", "end"],
