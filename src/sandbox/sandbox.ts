@@ -21,6 +21,7 @@ import { ControlService } from "../protocols/generated/control.ts";
 import { now, SpanRecorder } from "../telemetry/spans.ts";
 import { Containers } from "./containers.ts";
 import { EventLog } from "./events.ts";
+import { guestJson } from "./guest-json.ts";
 import { Handoffs } from "./handoffs.ts";
 import type { Log } from "./log.ts";
 
@@ -166,7 +167,6 @@ export class Sandbox {
   #handlers(): Parameters<typeof ControlServer.listen>[2] {
     const containers = this.#containers;
     const spans = this.#spans;
-    const json = (value: Uint8Array | string): { json: Uint8Array } => ({ json: typeof value === "string" ? Buffer.from(value) : value });
     return {
       create: async (request) => await spans.measure("serve create", () => containers.create(request)),
       start: async ({ containerId }) => {
@@ -193,10 +193,13 @@ export class Sandbox {
       update: async (request) => await this.#agent.call(ContainersService.update, request, this.#config.callTimeoutMs),
       pause: async (request) => await this.#agent.call(ContainersService.pause, request, this.#config.callTimeoutMs),
       resume: async (request) => await this.#agent.call(ContainersService.resume, request, this.#config.callTimeoutMs),
-      stats: async (request) => json((await this.#agent.call(ContainersService.stats, request, this.#config.callTimeoutMs)).stats),
+      stats: async (request) => {
+        const { stats } = await this.#agent.call(ContainersService.stats, request, this.#config.callTimeoutMs);
+        return { json: guestJson(stats, "statistics") };
+      },
       processes: async ({ containerId }) => ({ processes: await containers.processes(containerId) }),
       events: async ({ containerId, sequence }, signal) => ({ events: await this.#events.after(sequence, containerId, signal) }),
-      info: async () => json(JSON.stringify(await this.#info())),
+      info: async () => ({ json: Buffer.from(JSON.stringify(await this.#info())) }),
       shutdown: async ({ timeoutMs }) => {
         // Answered before the process ends.
         setImmediate(() => void this.shutdown(timeoutMs));
