@@ -2,19 +2,37 @@
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { pinnedNode, repository, step } from "./lib/steps.ts";
+import { setup } from "./setup.ts";
 
-const STAGES: Readonly<Record<string, readonly string[]>> = {
-  matrix: ["scripts/matrix.ts"],
+interface Stage {
+  readonly script: string;
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+const vmTest = (name: string, env: Readonly<Record<string, string>>): Stage => ({
+  script: "node_modules/ava/entrypoints/cli.mjs",
+  args: [`test/vm/${name}.test.ts`, "--serial", "--concurrency", "1"],
+  env: { NODE_OPTIONS: "--disable-warning=ExperimentalWarning", TSKATA_TEST_FULL: "1", ...env },
+});
+
+/** In the order of their time: hours, but for the files'. */
+const STAGES: Readonly<Record<string, Stage>> = {
+  files: vmTest("files", {}),
+  streams: vmTest("streams", { TSKATA_STREAM_TURNS: "100" }),
+  matrix: { script: "scripts/matrix.ts", args: [] },
+  fuzz: { script: "scripts/fuzz.ts", args: ["--seconds", "3600"] },
 };
 
 const [only, ...args] = process.argv.slice(2);
 if (only !== undefined && STAGES[only] === undefined) throw new Error(`there is no stage "${only}": ${Object.keys(STAGES).join(", ")}`);
 
-for (const [name, [script = "", ...own]] of Object.entries(STAGES)) {
+await setup();
+for (const [name, { script, args: own, env }] of Object.entries(STAGES)) {
   if (only !== undefined && only !== name) continue;
   await step(name, async () => {
     const words = ["--disable-warning=ExperimentalWarning", join(repository, script), ...own, ...args];
-    const { status, signal, error } = spawnSync(pinnedNode, words, { cwd: repository, stdio: "inherit" });
+    const { status, signal, error } = spawnSync(pinnedNode, words, { cwd: repository, stdio: "inherit", env: { ...process.env, ...env } });
     if (error !== undefined) throw error;
     if (status !== 0) throw new Error(`${name}: ${signal ?? `exit ${status}`}`);
   });
