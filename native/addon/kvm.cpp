@@ -324,7 +324,12 @@ class MachineHandle : public Napi::ObjectWrap<MachineHandle> {
   }
 
   void start(const Napi::CallbackInfo& info) {
-    done(info, [&] { machine().start(); });
+    done(info, [&] {
+      kvm::Machine& it = machine();
+      it.require_not_started();
+      if (pod().console != nullptr) pod().console->start();
+      it.start();
+    });
   }
 
   void pause(const Napi::CallbackInfo& info) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "devices/console/console_log.h"
 #include "devices/console/uart.h"
@@ -152,14 +153,26 @@ std::string line_of(size_t number) {
   return out + "\n";
 }
 
+size_t thread_count() {
+  const std::filesystem::directory_iterator threads("/proc/self/task");
+  return static_cast<size_t>(std::distance(begin(threads), end(threads)));
+}
+
 void short_log() {
   const TemporaryFolder folder;
   {
     ConsoleLog log(make_file(folder, O_RDWR | O_APPEND));
-    for (const char byte : std::string("hello\nworld\n")) log.put(static_cast<uint8_t>(byte));
+    // As on a vCPU's thread, which may make no other.
+    const size_t before = thread_count();
+    log.put('h');
+    says(thread_count() == before, "a byte makes no thread");
+    log.start();
+    says(thread_count() == before + 1, "the start does");
+    for (const char byte : std::string("ello\nworld\n")) log.put(static_cast<uint8_t>(byte));
   }
   {
     ConsoleLog log(make_file(folder));
+    log.start();
     log.put('!');
   }
   says(content(folder) == "hello\nworld\n!", "what was put, and on at the end");
@@ -202,6 +215,7 @@ void flood() {
   const TemporaryFolder folder;
   {
     ConsoleLog log(make_file(folder));
+    log.start();
     for (int i = 0; i < 20'000'000; ++i) log.put(i % 80 == 79 ? '\n' : 'x');
   }
   says(content(folder).size() <= BoundedFile::limit_bytes, "bounded");

@@ -42,7 +42,8 @@ class Machine {
   Starter& starter() { return starter_; }
   Vcpu& vcpu(unsigned id);
   size_t vcpu_count() const { return vcpus_.size(); }
-  void start();  // once
+  void require_not_started() const;  // throws std::logic_error
+  void start();                      // once
   void pause();
   void resume();
   void stop();              // every vCPU thread has ended; idempotent
@@ -56,7 +57,6 @@ class Machine {
   std::vector<virtio::MemoryRegion> regions() const;
   void add_slot(Mapping mapping, uint64_t guest_address, uint32_t flags);
   void set_ioeventfd(int fd, uint64_t address, uint32_t value, uint32_t flags);
-  void require_not_started() const;
 
   os::Descriptor fd_;
   size_t run_bytes_;

@@ -9,6 +9,7 @@ namespace tskata::kvm {
 
 void Starter::start() {
   thread_ = std::thread([this] { serve(); });
+  registered_.wait();  // a jail that closed before it knew the thread would give it JavaScript's list, too
 }
 
 void Starter::stop() {
@@ -32,7 +33,7 @@ void Starter::run(const std::function<void()>& work) {
 }
 
 void Starter::serve() {
-  jail::enter_thread(jail::Role::starter);
+  jail::enter_thread(jail::Role::starter, [this] { registered_.count_down(); });
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return work_ != nullptr || over_; });

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <exception>
 #include <functional>
+#include <latch>
 #include <mutex>
 #include <thread>
 
@@ -13,7 +14,7 @@ class Starter {
  public:
   ~Starter() { stop(); }
 
-  void start();  // before the jail closes, and before the vCPUs run
+  void start();  // before the jail closes, which waits for it from then on, and before the vCPUs run
   void stop();   // when they have ended; idempotent
 
   // Runs `work` on the thread and waits for it, several callers one after the other; throws what it throws. Without a thread: right here.
@@ -23,7 +24,8 @@ class Starter {
   void serve();
 
   std::thread thread_;
-  std::mutex turn_;  // of the callers
+  std::latch registered_{1};  // with the jail
+  std::mutex turn_;           // of the callers
   std::mutex mutex_;
   std::condition_variable changed_;
   const std::function<void()>* work_ = nullptr;

@@ -83,6 +83,10 @@ ConsoleLog::~ConsoleLog() {
   if (thread_.joinable()) thread_.join();
 }
 
+void ConsoleLog::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
 void ConsoleLog::put(uint8_t byte) {
   bool first = false;
   {
@@ -91,8 +95,6 @@ void ConsoleLog::put(uint8_t byte) {
       ++dropped_;
       return;
     }
-    // Not before: until the jail has closed a thread would wait for that (jail/jail.h), and who ends this log would wait for the thread.
-    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
     first = buffer_.empty();
     buffer_.push_back(static_cast<char>(byte));
   }

@@ -56,6 +56,9 @@ class ConsoleLog {
   // Writes what is left.
   ~ConsoleLog();
 
+  // Makes the thread that writes, before the guest runs and the jail closes; once. It waits for that, and who ends this log waits for it: so
+  // not before everything else is made.
+  void start();
   // Never waits for the disk: what has no room is dropped, and the file says how much.
   void put(uint8_t byte);
 
