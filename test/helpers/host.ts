@@ -22,6 +22,9 @@ export interface HostMarks {
 /** Source of the tmpfs mounts that tests make themselves. */
 export const TEST_DISK = "tskata-test-disk";
 
+/** What the product and QEMU could call a file of theirs; `tskata-…` are the folders of tests, fuzzers and testbeds that run beside. */
+const PRODUCTS = /^\.?(tskata(?!-)|qemu|node-compile-cache)/;
+
 /** By a name that says what it is. */
 export type HostState = ReadonlySet<string>;
 
@@ -37,8 +40,8 @@ export function hostState(marks: HostMarks): HostState {
     ...named("state", root),
     ...named("name in /run", "/run", /tskata(?!-kvm-probe)/), // that one is kept until the next boot
     ...named("name in /run/tskata", "/run/tskata"),
-    ...named("name in /dev/shm", "/dev/shm"),
-    ...named("name in /tmp", "/tmp", /^\.?(tskata(?!-)|qemu|node-compile-cache)/),
+    ...named("name in /dev/shm", "/dev/shm", PRODUCTS),
+    ...named("name in /tmp", "/tmp", PRODUCTS),
     ...loopDevices(folder),
     ...ipcObjects(),
   ]);
