@@ -113,7 +113,8 @@ function descriptors(pid: number): string[] {
 function mounts(folder: string): string[] {
   const lines = readOrEmpty("/proc/self/mountinfo").split("\n");
   // A bind mount of a namespace's file keeps the namespace.
-  return lines.filter((line) => line.includes(folder) || line.includes(" - nsfs ")).map((line) => `mount ${line}`);
+  const left = lines.filter((line) => (line.includes(folder) && !line.includes(` ${TEST_DISK} `)) || line.includes(" - nsfs "));
+  return left.map((line) => `mount ${line}`);
 }
 
 function cgroups(folder: string, root: string): string[] {

@@ -7,6 +7,7 @@ import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSyn
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test, { type ExecutionContext } from "ava";
+import { TEST_DISK } from "../helpers/host.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { amount, describe, hangLimitMs, outcomeOf, repository, Scratch, type Spec } from "../helpers/tskata.ts";
 
@@ -56,13 +57,13 @@ test.before("the pod: two containers with volumes in common", async (t) => {
   for (const folder of ["volume", "reference", "nested/plain", "outer", "inner", "tree/point"]) mkdirSync(host(folder), { recursive: true });
   writeFileSync(host("file"), "one file");
   // A shared mount, as everything is where systemd has set the host up; with another below it.
-  mount(host("nested"), "-t", "tmpfs", "none");
+  mount(host("nested"), "-t", "tmpfs", TEST_DISK);
   run("mount", ["--make-shared", host("nested")]);
   mkdirSync(host("nested/plain/below"), { recursive: true });
   mkdirSync(host("nested/later"));
-  mount(host("nested/plain"), "-t", "tmpfs", "none");
+  mount(host("nested/plain"), "-t", "tmpfs", TEST_DISK);
   writeFileSync(host("nested/plain/deep"), "deep");
-  mount(host("small"), "-t", "tmpfs", "-o", "size=3m", "none");
+  mount(host("small"), "-t", "tmpfs", "-o", "size=3m", TEST_DISK);
   const one = (spec: Spec): void =>
     container(spec, [
       ["volume", "/vol"],
@@ -366,7 +367,7 @@ test.serial("a bind shows its own mount, rbind those below it; rro is read-only 
 test.serial("propagation: what the host mounts later comes in by rslave alone; rshared is refused with the field", async (t) => {
   t.timeout(hangLimitMs * 2);
   mkdirSync(host("nested/mounted"));
-  mount(host("nested/mounted"), "-t", "tmpfs", "none");
+  mount(host("nested/mounted"), "-t", "tmpfs", TEST_DISK);
   writeFileSync(host("nested/mounted/late"), "late");
   t.is(await scratch.sh("one", "cat /nested-slave/mounted/late"), "late");
   t.is(await scratch.sh("one", "ls /nested-rbind/mounted /nested-bind/mounted"), "/nested-bind/mounted:\n\n/nested-rbind/mounted:");
