@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from "ava";
 import { programGuest, scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
 import { FAILURES, type FailureCode } from "../../src/base/failures.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
+import { TEST_DISK } from "../helpers/host.ts";
 import { amount, binary, describe, driver, hangLimitMs, type Outcome, repository, Scratch, type Spec } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("failures");
@@ -267,7 +268,7 @@ test.serial("disk full: wherever it happens, it is told, and with enough room th
   const phases = new Set<string>();
   const mount = (...args: string[]): void => void t.is(spawnSync("mount", [...args, root]).status, 0);
   try {
-    mount("-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "tmpfs");
+    mount("-t", "tmpfs", "-o", "size=1m,nr_inodes=64", TEST_DISK);
     const filler = join(root, "filler.d");
     mkdirSync(filler);
     const attempt = async (free: number): Promise<Outcome> => {
