@@ -61,6 +61,18 @@ export interface VhostUserServer {
   close(): void;
 }
 
+/** A change of the host's to a volume: native/devices/fs/host_watch.h. */
+export interface HostChange {
+  /** create, remove, rename, modify, attributes, close_write. */
+  readonly kind: number;
+  readonly directory: boolean;
+  /** Node ids of the file server; 0: where nobody watches. */
+  readonly folder: bigint;
+  readonly name: Uint8Array;
+  readonly newFolder: bigint;
+  readonly newName: Uint8Array;
+}
+
 export interface TreeAttributes {
   readonly readonly: boolean;
   readonly nodev: boolean;
@@ -133,6 +145,11 @@ export interface Native {
   /** Makes a link usable: loopback up. */
   setLinkUp(name: string): void;
   kill(pid: number, signal: number): void;
+  /**
+   * Does in the shared tree, mounted at the path, what the host has done: its file server answers without doing it again. Changes whose folder is
+   * no more are left out; how many is the answer.
+   */
+  replayChanges(sharedTree: string, changes: readonly HostChange[]): number;
   /** Loads a BPF device program (bpf(2) instructions) and makes it the only one of a cgroup v2 folder. */
   setDeviceFilter(cgroup: string, program: Uint8Array): void;
 
@@ -158,6 +175,8 @@ export interface Native {
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
   /** virtio-fs over the folder `root`. `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h. */
   createFs(options: { root: string; tag: string; threads: number; keeperFd?: number | undefined }): VirtioDevice;
+  /** The host's next changes to what the guest knows of volumes, at most so many, in their order; waits until there is one. One call at a time. */
+  hostChanges(fs: VirtioDevice, most: number): Promise<HostChange[]>;
   /**
    * virtio-blk: a regular file or block device as a disk of whole 512-byte sectors. A descriptor stays the caller's. `id` (at most
    * 20 bytes) is what the guest sees as the serial number.

@@ -4,7 +4,7 @@ import { availableParallelism, freemem, loadavg, release, totalmem, uptime } fro
 import { TskataError } from "../../src/base/errors.ts";
 import { TSKATA_VERSION } from "../../src/base/version.ts";
 import { native } from "../../src/native.ts";
-import type { CheckResponse, CreateSandboxRequest, MetricsResponse, SandboxService, Span } from "../../src/protocols/generated/agent.ts";
+import type { CheckResponse, CreateSandboxRequest, MetricsResponse, ReplayChangesRequest, SandboxService, Span } from "../../src/protocols/generated/agent.ts";
 import { boottimeNs } from "../clock.ts";
 import { mountShared } from "../init/mounts.ts";
 import { log, setLogLevel } from "../log.ts";
@@ -50,6 +50,12 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
       containers: this.#pod.size,
       uptimeNs: BigInt(Math.round(uptime() * 1e9)),
     };
+  }
+
+  replayChanges({ changes }: ReplayChangesRequest): Record<never, never> {
+    const left = native().replayChanges(SHARED, changes);
+    if (left > 0) log("debug", "changes of the host's to folders that are no more", { left });
+    return {};
   }
 
   /** Ends everything and powers off; the answer may not get through. */

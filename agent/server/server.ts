@@ -22,6 +22,7 @@ export function serve(pod: Pod, sandbox: SandboxHandlers, address: Address): () 
     createSandbox: unary(sandbox.createSandbox.bind(sandbox)),
     getMetrics: unary(() => sandbox.getMetrics()),
     events: streaming((_request: object, send: (event: Event) => void) => pod.listen(send)),
+    replayChanges: unary(sandbox.replayChanges.bind(sandbox)),
     shutdown: unary(() => sandbox.shutdown()),
   });
   server.addService(serviceDefinition(ContainersService), {

@@ -9,6 +9,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_locks(env, exports);
   export_guest(env, exports);
   export_relay(env, exports);
+  export_replay(env, exports);
   export_launch(env, exports);
   export_devices(env, exports);
   export_console(env, exports);

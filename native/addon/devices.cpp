@@ -223,6 +223,33 @@ Napi::Value connect_vsock(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value change_value(Napi::Env env, const devices::fs::Change& change) {
+  const auto name = [env](const std::string& text) { return Napi::Buffer<char>::Copy(env, text.data(), text.size()); };
+  const Napi::Object out = Napi::Object::New(env);
+  out.Set("kind", Napi::Number::New(env, static_cast<uint32_t>(change.kind)));
+  out.Set("directory", Napi::Boolean::New(env, change.directory));
+  out.Set("folder", Napi::BigInt::New(env, change.folder));
+  out.Set("name", name(change.name));
+  out.Set("newFolder", Napi::BigInt::New(env, change.new_folder));
+  out.Set("newName", name(change.new_name));
+  return out;
+}
+
+Napi::Value host_changes(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env env) {
+    const auto device = device_as<devices::fs::FsDevice>(info[0], "fs");
+    const Settler settler(env, false);
+    device->next_changes(info[1].As<Napi::Number>().Uint32Value(), [settler](std::vector<devices::fs::Change> changes) {
+      settler.resolve([changes = std::move(changes)](Napi::Env at) {
+        const Napi::Array out = Napi::Array::New(at, changes.size());
+        for (uint32_t i = 0; i < changes.size(); ++i) out.Set(i, change_value(at, changes[i]));
+        return out;
+      });
+    });
+    return settler.promise();
+  });
+}
+
 Napi::Value serve_vhost_user(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) { return ServerHandle::make(env, device_of(info[0]), info[1].As<Napi::String>()); });
 }
@@ -241,6 +268,7 @@ void export_devices(Napi::Env env, Napi::Object exports) {
   ServerHandle::define(env);
   exports.Set("createVsock", Napi::Function::New<create_vsock>(env, "createVsock"));
   exports.Set("createFs", Napi::Function::New<create_fs>(env, "createFs"));
+  exports.Set("hostChanges", Napi::Function::New<host_changes>(env, "hostChanges"));
   exports.Set("createBlk", Napi::Function::New<create_blk>(env, "createBlk"));
   exports.Set("createRng", Napi::Function::New<create_rng>(env, "createRng"));
   exports.Set("createPmem", Napi::Function::New<create_pmem>(env, "createPmem"));

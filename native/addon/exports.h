@@ -7,6 +7,7 @@ namespace tskata::addon {
 void export_fds(Napi::Env env, Napi::Object exports);      // socketpair, SCM_RIGHTS, pidfd
 void export_mounts(Napi::Env env, Napi::Object exports);   // open_tree, mount_setattr, move_mount in another namespace
 void export_guest(Napi::Env env, Napi::Object exports);    // AF_VSOCK, reaper, what PID 1 needs
+void export_replay(Napi::Env env, Napi::Object exports);   // the host's changes, done once more in the guest
 void export_relay(Napi::Env env, Napi::Object exports);    // bytes from descriptor to descriptor
 void export_launch(Napi::Env env, Napi::Object exports);   // launcher: plan to process
 void export_locks(Napi::Env env, Napi::Object exports);    // flock

@@ -7,11 +7,14 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <future>
 #include <sstream>
 
 #include "devices/fs/fs.h"
@@ -87,6 +90,7 @@ class Guest {
     header.unique = ++unique_;
     header.nodeid = node;
     header.uid = header.gid = caller_;
+    header.pid = process_;
     header.len = static_cast<uint32_t>(sizeof header + body.size());
     put(request_, bytes_of(header));
     put(request_ + 64, body);
@@ -100,6 +104,14 @@ class Guest {
 
   // Whose requests the next ones are.
   void become(uint32_t uid) { caller_ = uid; }
+  void speak_as(uint32_t process) { process_ = process; }
+
+  // Waits for some of the host's.
+  std::vector<devices::fs::Change> changes() {
+    std::promise<std::vector<devices::fs::Change>> heard;
+    device_->next_changes(100, [&heard](std::vector<devices::fs::Change> some) { heard.set_value(std::move(some)); });
+    return heard.get_future().get();
+  }
 
   Reply lookup(uint64_t parent, const std::string& name) { return call(FUSE_LOOKUP, parent, text(name)); }
   // The node of a path below the root.
@@ -188,6 +200,7 @@ class Guest {
   uint64_t reply_;
   uint64_t unique_ = 0;
   uint32_t caller_ = 0;
+  uint32_t process_ = 7;
 };
 
 // Before there are threads.
@@ -789,6 +802,71 @@ void stop_under_load() {
   expect(static_cast<uint16_t>(taken) == answered, "what was taken has been answered");
 }
 
+// The host's part is another process's: what this one does is the guest's doing.
+void as_host(const std::function<void()>& change) {
+  const int child = os::checked(::fork(), "fork");
+  if (child == 0) {
+    change();
+    ::_exit(0);
+  }
+  os::checked(::waitpid(child, nullptr, 0), "waitpid");
+}
+
+void host_changes() {
+  using devices::fs::Change;
+  using devices::fs::ChangeKind;
+  Guest guest;
+  const std::string volume = guest.host("c1/mounts/v");
+  const uint64_t folder = guest.node("c1/mounts/v");
+  // The guest's own is no news.
+  expect(guest.call(FUSE_MKDIR, folder, bytes_of(fuse_mkdir_in{0755, 0}, text("own"))).error == 0, "MKDIR");
+  as_host([&] {
+    ::mkdir((volume + "/made").c_str(), 0755);
+    ::rename((volume + "/made").c_str(), (volume + "/moved").c_str());
+    ::rmdir((volume + "/moved").c_str());
+  });
+  std::vector<Change> heard;
+  while (heard.size() < 3) {
+    for (Change& change : guest.changes()) heard.push_back(std::move(change));
+  }
+  const std::vector<Change> expected{{ChangeKind::create, true, folder, "made", 0, {}},
+                                     {ChangeKind::rename, true, folder, "made", folder, "moved"},
+                                     {ChangeKind::remove, true, folder, "moved", 0, {}}};
+  expect(heard == expected, "the host's changes in order, the guest's own not among them");
+
+  // Only the agent replays, and only what has been announced; nothing of it is done on the host.
+  const std::string mkdir = bytes_of(fuse_mkdir_in{0755, 0}, text("made"));
+  as_host([&] { ::mkdir((volume + "/made").c_str(), 0755); });
+  expect(guest.changes().size() == 1, "one more change");
+  expect(guest.call(FUSE_MKDIR, folder, mkdir).error == EEXIST, "a process that is not the agent is told what is");
+  guest.speak_as(1);
+  expect(guest.lookup(folder, "made").error == ENOENT, "what is to be made once more is not shown to the agent");
+  const auto made = guest.call(FUSE_MKDIR, folder, mkdir).as<fuse_entry_out>();
+  expect(made.nodeid == guest.lookup(folder, "made").as<fuse_entry_out>().nodeid, "the replay is answered with the folder that is there");
+  expect(guest.call(FUSE_MKDIR, folder, mkdir).error == EEXIST, "a change is replayed once");
+  expect(guest.call(FUSE_RMDIR, folder, text("own")).error == 0 && !files::exists(volume + "/own"), "what was not announced is done");
+  expect(guest.call(FUSE_LOOKUP, root, text(".node-" + std::to_string(folder))).as<fuse_entry_out>().nodeid == folder,
+         "a watched folder by its node");
+  for (const std::string name : {".node-1", ".node-99999", ".node-x", ".node-"}) expect(guest.lookup(root, name).error != 0, name + " is nothing");
+
+  // Gone again before it is replayed.
+  guest.speak_as(7);
+  as_host([&] {
+    ::mkdir((volume + "/brief").c_str(), 0755);
+    ::rmdir((volume + "/brief").c_str());
+  });
+  size_t brief = guest.changes().size();
+  guest.speak_as(1);
+  if (brief == 2) {
+    const auto ghost = guest.call(FUSE_MKDIR, folder, bytes_of(fuse_mkdir_in{0755, 0}, text("brief"))).as<fuse_entry_out>();
+    expect(S_ISDIR(ghost.attr.mode) && !files::exists(volume + "/brief"), "a ghost stands for it");
+    expect(guest.lookup(folder, "brief").error == 0, "it is there for the agent, that is to remove it");
+    expect(guest.call(FUSE_RMDIR, folder, text("brief")).error == 0, "RMDIR of a ghost");
+    expect(guest.call(FUSE_OPENDIR, ghost.nodeid, bytes_of(fuse_open_in{O_DIRECTORY, 0})).error == ESTALE, "a ghost is no node");
+  }
+  expect(guest.lookup(folder, "brief").error == ENOENT, "and then it is gone");
+}
+
 void break_requests(const Breakage& how) {
   Guest guest;
   how.make(guest.front(), request_queue);
@@ -831,6 +909,7 @@ std::vector<Case> fs_cases() {
       {"fs: what may be cached", cache_policy},
       {"fs: numbers of READDIR", folder_numbers},
       {"fs: a volume of two containers", volume_of_two},
+      {"fs: the host's changes", host_changes},
       {"fs: SYNCFS", sync_mounts},
       {"fs: attributes of symlinks", symlink_attributes},
       {"fs: malformed requests", malformed},

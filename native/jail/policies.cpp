@@ -252,6 +252,11 @@ constexpr auto fs_worker = std::to_array<Rule>({
     // the keeper of its handles
     {SYS_sendmsg},
     {SYS_recvmsg},
+    // the host's changes to volumes; by a handle alone nothing is opened
+    {SYS_inotify_add_watch},
+    {SYS_inotify_rm_watch},
+    {SYS_fanotify_mark},
+    {SYS_name_to_handle_at},
 });
 
 // Handles of files that the file server had open (keeper/protocol.h): the only list with open_by_handle_at.

@@ -34,6 +34,8 @@ const CONSOLE = "console.log";
 const PANIC_LINES = 200;
 const ENTROPY_BYTES = 64;
 const KILL_GRACE_MS = 2000;
+/** Of the host's, replayed by one call: the agent does nothing else meanwhile. */
+const CHANGES_AT_ONCE = 256;
 
 /** The socket that tskata-jail has left to this process: of the keeper of the file server's handles. */
 function keeperSocket(): number | undefined {
@@ -94,6 +96,7 @@ export class Sandbox {
     );
     await this.#spans.measure("create sandbox in the guest", async () => await Promise.race([this.#createSandbox(), ends]));
     endAll();
+    void this.#relayChanges();
     this.#log.debug({ exits: machine.exits() }, "exits of the start");
     this.#log.info({ kernel: this.#guest.kernel, agent: this.#guest.version }, "ready");
   }
@@ -152,6 +155,18 @@ export class Sandbox {
       },
       this.#config.startTimeoutMs,
     );
+  }
+
+  /** What the host changes in volumes is replayed in the guest, one batch after the other, for as long as the guest answers. */
+  async #relayChanges(): Promise<void> {
+    try {
+      for (;;) {
+        const changes = await native().hostChanges(this.#fs, CHANGES_AT_ONCE);
+        await this.#agent.call(SandboxService.replayChanges, { changes });
+      }
+    } catch (error) {
+      if (this.#stopping === undefined) this.#log.warn({ error: errorChain(error) }, "the host's changes to volumes raise no events in the guest any more");
+    }
   }
 
   /** Guest spans count from the kernel's start; the answer's own clock tells where that is on the host's. */

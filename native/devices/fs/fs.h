@@ -37,6 +37,9 @@ class FsDevice final : public virtio::Device {
   void stop_queue(size_t index) override;
   void reset() override;
 
+  // server.h
+  void next_changes(size_t most, HostWatch::Report report) { server_.next_changes(most, std::move(report)); }
+
  private:
   // A started queue and how many of its threads serve it. Unlike virtio::QueueWorkers' these outlive it: they are made with the device,
   // because they keep rights which the thread that starts a queue no longer has (jail/jail.h).

@@ -181,14 +181,22 @@ InodeTable::Closing InodeTable::close(const InodeRef& inode) {
   return Closing::done;
 }
 
-void InodeTable::forget(uint64_t id, uint64_t count) {
+InodeRef InodeTable::recall(uint64_t id) {
+  const std::unique_lock lock(mutex_);
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) return nullptr;
+  ++found->second->lookups;
+  return found->second;
+}
+
+InodeRef InodeTable::forget(uint64_t id, uint64_t count) {
   InodeRef last;  // closes its descriptors after the lock
   const std::unique_lock lock(mutex_);
   const auto found = by_id_.find(id);
-  if (found == by_id_.end() || id == root_id) return;
+  if (found == by_id_.end() || id == root_id) return nullptr;
   last = found->second;
   last->lookups -= std::min(last->lookups, count);
-  if (last->lookups > 0) return;
+  if (last->lookups > 0) return nullptr;
   leave_turn(*last);
   for (const Way& way : last->ways) {
     if (way.path) --descriptors_;
@@ -196,6 +204,7 @@ void InodeTable::forget(uint64_t id, uint64_t count) {
   }
   if (const auto named = by_key_.find(last->key); named != by_key_.end() && named->second == last) by_key_.erase(named);
   by_id_.erase(found);
+  return last;
 }
 
 void InodeTable::clear() {

@@ -58,8 +58,9 @@ struct NodeFacts {
 struct Inode : NodeFacts {
   Inode(NodeFacts facts, Policy first, Way way) : NodeFacts(std::move(facts)), policy(first), ways{std::move(way)} {}
 
-  std::atomic<Policy> policy;     // shared once any way to it is
-  std::atomic<bool> used = true;  // since the turn was here last
+  std::atomic<Policy> policy;         // shared once any way to it is
+  std::atomic<bool> used = true;      // since the turn was here last
+  std::atomic<bool> watched = false;  // by host_watch.h
   // Guarded by the table.
   std::vector<Way> ways;
   uint64_t lookups = 1;
@@ -89,7 +90,10 @@ class InodeTable {
 
   // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found.
   InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder);
-  void forget(uint64_t id, uint64_t count);
+  // Counts one more lookup of a node; none where the guest does not know it.
+  InodeRef recall(uint64_t id);
+  // The node, when this was the last the guest knew of it.
+  InodeRef forget(uint64_t id, uint64_t count);
   void clear();
   // Unique number for (device, inode): the device's index in the upper bits, so that the first device's numbers are its own.
   uint64_t guest_number(uint64_t device, uint64_t inode);

@@ -63,6 +63,8 @@ void Server::prepare_thread() {
 }
 
 void Server::reset() {
+  watch_.clear();
+  replays_.clear();
   handles_.clear();
   inodes_.clear();
   initialised_ = false;
@@ -155,8 +157,7 @@ size_t Server::init(Request& request) {
   out.max_write = max_write;
   out.max_pages = max_pages;
   out.time_gran = 1;
-  inodes_.clear();
-  handles_.clear();
+  reset();
   initialised_ = true;
   return request.reply(out);
 }

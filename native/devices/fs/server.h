@@ -13,7 +13,9 @@
 #include <atomic>
 #include <string>
 
+#include "devices/fs/host_watch.h"
 #include "devices/fs/inode_table.h"
+#include "devices/fs/replays.h"
 #include "devices/fs/request.h"
 
 namespace tskata::devices::fs {
@@ -28,6 +30,10 @@ class Server {
 
   // Serves one request; returns how many bytes of the writable part were filled. Thread-safe. Never throws.
   size_t serve(std::span<const iovec> readable, std::span<const iovec> writable);
+
+  // The host's next changes to what the guest knows of volumes, once there are some. The guest's agent is asked to replay them, and what it does for
+  // that is answered without an effect (replays.h).
+  void next_changes(size_t most, HostWatch::Report report);
 
   // The guest is gone or starts anew.
   void reset();
@@ -77,6 +83,17 @@ class Server {
   size_t listxattr(Request& request);
   size_t removexattr(Request& request);
 
+  // replays
+  bool replays_for(const Request& request) const;
+  fuse_entry_out lookup_node(const std::string& number);
+  fuse_entry_out entry_again(const InodeRef& inode);
+  fuse_entry_out replayed_lookup(const Change& change, uint64_t folder, const std::string& name);
+  fuse_entry_out replayed_entry(uint64_t folder, const std::string& name, bool directory);
+  size_t replayed_create(Request& request, Inode& folder, const std::string& name, bool directory);
+  size_t replayed_setattr(Request& request);
+
+  void watch(Inode& inode, uint64_t mount, const Inode& folder);
+  void forget_node(uint64_t id, uint64_t count);
   fuse_entry_out lookup_name(Inode& parent, const std::string& name);
   fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder);
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
@@ -89,7 +106,9 @@ class Server {
 
   InodeTable inodes_;
   HandleTable handles_;
+  Replays replays_;
   std::atomic<bool> initialised_ = false;
+  HostWatch watch_;  // last: its thread ends before what it reports to
 };
 
 }  // namespace tskata::devices::fs

@@ -46,6 +46,7 @@ fuse_open_out Server::open_handle(os::Descriptor fd, uint32_t flags, InodeRef in
 
 size_t Server::open(Request& request) {
   const auto in = request.take<fuse_open_in>();
+  if (replays_for(request) && replays_.opens(request.header().nodeid)) return request.reply(fuse_open_out{replayed_handle, 0, 0});
   InodeRef inode = inodes_.get(request.header().nodeid);
   os::Descriptor fd;
   try {
@@ -103,7 +104,7 @@ size_t Server::reply_created(Request& request, const fuse_entry_out& entry, cons
     out.open = open_handle(std::move(fd), in.flags, std::move(inode));
     return request.reply(out);
   } catch (...) {
-    inodes_.forget(entry.nodeid, 1);  // the guest is told of no entry
+    forget_node(entry.nodeid, 1);  // the guest is told of no entry
     throw;
   }
 }
@@ -133,7 +134,8 @@ size_t Server::write(Request& request) {
 }
 
 size_t Server::release(Request& request) {
-  handles_.remove(request.take<fuse_release_in>().fh);
+  const uint64_t handle = request.take<fuse_release_in>().fh;
+  if (handle != replayed_handle) handles_.remove(handle);
   return request.reply_empty();
 }
 

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <array>
 
 #include "devices/fs/caller.h"
@@ -77,6 +78,7 @@ fuse_attr Server::attributes(const struct statx& from, uint64_t number) const {
 fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode& folder) {
   const struct statx from = stat_of(path.get());
   const InodeRef inode = inodes_.remember(std::move(path), from, policy, folder);
+  if (policy == Policy::shared && !inode->watched) watch(*inode, from.stx_mnt_id, folder);
   fuse_entry_out out{};
   out.nodeid = inode->id;
   out.entry_valid = valid_seconds(inode->policy);
@@ -86,17 +88,38 @@ fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode
 }
 
 fuse_entry_out Server::lookup_name(Inode& parent, const std::string& name) {
-  return entry_for(open_component(inodes_.path(parent)->get(), name), policy_below(parent.policy, name), parent);
+  const fuse_entry_out out = entry_for(open_component(inodes_.path(parent)->get(), name), policy_below(parent.policy, name), parent);
+  if (parent.watched) replays_.note(parent.id, name, out.nodeid);
+  return out;
+}
+
+// A volume's folders, and a volume that is a file. What files of a folder go through the folder tells.
+void Server::watch(Inode& inode, uint64_t mount, const Inode& folder) {
+  const bool top = folder.policy == Policy::mounts;
+  if (inode.type != S_IFDIR && !(top && inode.type == S_IFREG)) return;
+  if (!inode.watched.exchange(true)) watch_.add(inode.id, mount, inodes_.path(inode)->get(), top);
+}
+
+void Server::forget_node(uint64_t id, uint64_t count) {
+  const InodeRef gone = inodes_.forget(id, count);
+  if (!gone) return;
+  replays_.forget(id);
+  if (gone->watched) watch_.remove(id, gone->ways.front().path ? gone->ways.front().path->get() : -1);
 }
 
 size_t Server::lookup(Request& request) {
   const std::string name = request.take_name();
-  return request.reply(lookup_name(*inodes_.get(request.header().nodeid), name));
+  const uint64_t folder = request.header().nodeid;
+  if (replays_for(request)) {
+    if (folder == InodeTable::root_id && name.starts_with(node_name)) return request.reply(lookup_node(name.substr(node_name.size())));
+    if (const auto change = replays_.looked_up(folder, name)) return request.reply(replayed_lookup(*change, folder, name));
+  }
+  return request.reply(lookup_name(*inodes_.get(folder), name));
 }
 
 size_t Server::forget(Request& request) {
   const auto in = request.take<fuse_forget_in>();
-  inodes_.forget(request.header().nodeid, in.nlookup);
+  forget_node(request.header().nodeid, in.nlookup);
   return 0;
 }
 
@@ -106,7 +129,7 @@ size_t Server::batch_forget(Request& request) {
   if (in.count > max_forgets) throw malformed();
   for (uint32_t i = 0; i < in.count; ++i) {
     const auto one = request.take<fuse_forget_one>();
-    inodes_.forget(one.nodeid, one.nlookup);
+    forget_node(one.nodeid, one.nlookup);
   }
   return 0;
 }
@@ -120,13 +143,17 @@ fuse_attr_out Server::attributes_reply(const Inode& inode, int fd) {
 
 size_t Server::getattr(Request& request) {
   const auto in = request.take<fuse_getattr_in>();
+  if (Replays::is_ghost(request.header().nodeid)) return request.reply(Replays::ghost_attributes(request.header().nodeid));
   const InodeRef inode = inodes_.get(request.header().nodeid);
   if ((in.getattr_flags & FUSE_GETATTR_FH) != 0) return request.reply(attributes_reply(*inode, handles_.get(in.fh)->fd.get()));
-  return request.reply(attributes_reply(*inode, inodes_.path(*inode)->get()));
+  fuse_attr_out out = attributes_reply(*inode, inodes_.path(*inode)->get());
+  if (replays_for(request)) out.attr.nlink = std::max(out.attr.nlink, 1u);  // of a file whose removal is replayed later
+  return request.reply(out);
 }
 
 size_t Server::setattr(Request& request) {
   const auto in = request.take<fuse_setattr_in>();
+  if ((in.valid & FATTR_MTIME) != 0 && in.mtime == replayed_time) return replayed_setattr(request);
   const InodeRef inode = inodes_.get(request.header().nodeid);
   const PathRef held = inodes_.path(*inode);
   const int path = held->get();
@@ -182,6 +209,7 @@ size_t Server::mknod(Request& request) {
   const auto in = request.take<fuse_mknod_in>();
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
+  if (replays_for(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, false);
   {
     const Caller caller(request.header(), in.umask);
     os::checked(::mknodat(inodes_.path(*parent)->get(), name.c_str(), in.mode, host_device(in.rdev)), "mknodat");
@@ -193,6 +221,7 @@ size_t Server::mkdir(Request& request) {
   const auto in = request.take<fuse_mkdir_in>();
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
+  if (replays_for(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, true);
   {
     const Caller caller(request.header(), in.umask);
     os::checked(::mkdirat(inodes_.path(*parent)->get(), name.c_str(), in.mode), "mkdirat");
@@ -202,12 +231,14 @@ size_t Server::mkdir(Request& request) {
 
 size_t Server::unlink(Request& request) {
   const std::string name = request.take_name();
+  if (replays_for(request) && replays_.take(ChangeKind::remove, request.header().nodeid, name)) return request.reply_empty();
   os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), 0), "unlinkat");
   return request.reply_empty();
 }
 
 size_t Server::rmdir(Request& request) {
   const std::string name = request.take_name();
+  if (replays_for(request) && replays_.take(ChangeKind::remove, request.header().nodeid, name)) return request.reply_empty();
   os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), AT_REMOVEDIR), "unlinkat");
   return request.reply_empty();
 }
@@ -215,6 +246,7 @@ size_t Server::rmdir(Request& request) {
 size_t Server::rename_with(Request& request, uint64_t new_parent, unsigned flags) {
   const std::string from = request.take_name();
   const std::string to = request.take_name();
+  if (replays_for(request) && replays_.take(ChangeKind::rename, request.header().nodeid, from)) return request.reply_empty();
   const InodeRef source = inodes_.get(request.header().nodeid);
   const InodeRef target = inodes_.get(new_parent);
   const PathRef old_folder = inodes_.path(*source);

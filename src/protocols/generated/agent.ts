@@ -154,6 +154,87 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
   },
 );
 
+/** One change of the host's (native/devices/fs/host_watch.h). */
+export interface HostChange {
+  /** create, remove, rename, modify, attributes, close_write: 0 to 5. */
+  kind: number;
+  directory: boolean;
+  /** Node ids of the shared tree; 0: where nobody watches. */
+  folder: bigint;
+  name: Uint8Array;
+  newFolder: bigint;
+  newName: Uint8Array;
+}
+
+export const HostChange: Codec<HostChange> = defineCodec<HostChange>(
+  "tskata.agent.v1.HostChange",
+  (message, writer) => {
+    if (message.kind !== undefined && message.kind !== 0) writer.tag(8).uint32(message.kind);
+    if (message.directory === true) writer.tag(16).bool(message.directory);
+    if (message.folder !== undefined && message.folder !== 0n) writer.tag(24).uint64(message.folder);
+    if (message.name !== undefined && message.name.length > 0) writer.tag(34).bytes(message.name);
+    if (message.newFolder !== undefined && message.newFolder !== 0n) writer.tag(40).uint64(message.newFolder);
+    if (message.newName !== undefined && message.newName.length > 0) writer.tag(50).bytes(message.newName);
+  },
+  (reader) => {
+    let kindValue = 0;
+    let directoryValue = false;
+    let folderValue = 0n;
+    let nameValue: Uint8Array = NO_BYTES;
+    let newFolderValue = 0n;
+    let newNameValue: Uint8Array = NO_BYTES;
+    for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+      switch (tag) {
+        case 8:
+          kindValue = reader.uint32();
+          break;
+        case 16:
+          directoryValue = reader.bool();
+          break;
+        case 24:
+          folderValue = reader.uint64();
+          break;
+        case 34:
+          nameValue = reader.bytes();
+          break;
+        case 40:
+          newFolderValue = reader.uint64();
+          break;
+        case 50:
+          newNameValue = reader.bytes();
+          break;
+        default:
+          reader.skipField(tag);
+      }
+    }
+    return { kind: kindValue, directory: directoryValue, folder: folderValue, name: nameValue, newFolder: newFolderValue, newName: newNameValue } satisfies HostChange;
+  },
+);
+
+export interface ReplayChangesRequest {
+  changes: readonly HostChange[];
+}
+
+export const ReplayChangesRequest: Codec<ReplayChangesRequest> = defineCodec<ReplayChangesRequest>(
+  "tskata.agent.v1.ReplayChangesRequest",
+  (message, writer) => {
+    for (const item of message.changes ?? []) writer.tag(10).message(HostChange, item);
+  },
+  (reader) => {
+    const changesValue: HostChange[] = [];
+    for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+      switch (tag) {
+        case 10:
+          changesValue.push(reader.message(HostChange));
+          break;
+        default:
+          reader.skipField(tag);
+      }
+    }
+    return { changes: changesValue } satisfies ReplayChangesRequest;
+  },
+);
+
 export interface MetricsResponse {
   memoryTotal: bigint;
   memoryAvailable: bigint;
@@ -888,6 +969,14 @@ export const SandboxService = {
     request: Empty,
     response: Event,
   } satisfies Method<Empty, Event>,
+  /** Raises the inotify events of what the host has changed in volumes, in order. Answers when all are raised. */
+  replayChanges: {
+    service: "tskata.agent.v1.Sandbox",
+    name: "ReplayChanges",
+    responseStream: false,
+    request: ReplayChangesRequest,
+    response: Empty,
+  } satisfies Method<ReplayChangesRequest, Empty>,
   /** Kills what is left, syncs, unmounts, powers off. The answer may be cut short. */
   shutdown: {
     service: "tskata.agent.v1.Sandbox",

@@ -1,0 +1,195 @@
+/**
+ * What the host changes in a volume, an inotify watcher in a container hears of as one on the host does: test/fixtures/watch.c runs on both, on the
+ * same folders and files, and the two texts must be equal.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import {
+  appendFileSync,
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import test, { type ExecutionContext } from "ava";
+import { amount, hangLimitMs, repository, Scratch } from "../helpers/tskata.ts";
+
+const scratch = new Scratch("inotify");
+const host = (path: string): string => join(scratch.folder, path);
+const program = host("watch");
+
+test.after.always("clean up", () => scratch.cleanUp());
+
+test.before("a container with volumes", async (t) => {
+  t.timeout(hangLimitMs);
+  const { status, stderr } = spawnSync("cc", ["-static", "-O1", "-o", program, join(repository, "test/fixtures/watch.c")], { encoding: "utf8" });
+  if (status !== 0) throw new Error(stderr);
+  for (const folder of ["volume/sub/deep", "apart"]) mkdirSync(host(folder), { recursive: true });
+  writeFileSync(host("volume/sub/watched"), "");
+  writeFileSync(host("one-file"), "one file");
+  await scratch.running("one", (spec) => {
+    spec.mounts.push({ destination: "/vol", type: "bind", source: host("volume"), options: ["bind"] });
+    spec.mounts.push({ destination: "/vol-ro", type: "bind", source: host("volume"), options: ["bind", "ro"] });
+    spec.mounts.push({ destination: "/etc/one-file", type: "bind", source: host("one-file"), options: ["bind"] });
+    spec.mounts.push({ destination: "/bin/watch-events", type: "bind", source: program, options: ["bind", "ro"] });
+  });
+});
+
+interface Watcher {
+  readonly lines: string[];
+  readonly ready: Promise<void>;
+  readonly ended: Promise<void>;
+}
+
+function watcher(child: ChildProcess): Watcher {
+  const lines: string[] = [];
+  if (child.stdout === null) throw new Error("no output");
+  const reader = createInterface(child.stdout);
+  const ready = new Promise<void>((done, failed) => {
+    reader.once("line", (line) => (line === "watching" ? done() : failed(new Error(line))));
+    child.once("close", (code) => failed(new Error(`the watcher ended with ${code}`)));
+  });
+  reader.on("line", (line) => lines.push(line));
+  return { lines, ready, ended: new Promise((done) => child.once("close", () => done())) };
+}
+
+/** Events of the host's watcher and of the one in the container, of what `change` does. Paths are of the host, then of the guest. */
+async function both(paths: readonly (readonly [string, string])[], change: () => void): Promise<[string[], string[]]> {
+  const onHost = watcher(
+    spawn(
+      program,
+      paths.map(([path]) => host(path)),
+      { stdio: ["ignore", "pipe", "inherit"] },
+    ),
+  );
+  const inGuest = watcher(scratch.spawn(["exec", "one", "/bin/watch-events", ...paths.map(([, path]) => path)]));
+  await Promise.all([onHost.ready, inGuest.ready]);
+  change();
+  writeFileSync(host("volume/end"), "");
+  await Promise.all([onHost.ended, inGuest.ended]);
+  unlinkSync(host("volume/end"));
+  return [onHost.lines.slice(1), inGuest.lines.slice(1)];
+}
+
+function equal(t: ExecutionContext, [onHost, inGuest]: [string[], string[]], least: number): void {
+  t.true(onHost.length >= least, `the host's watcher has heard of ${onHost.length}`);
+  t.deepEqual(inGuest, onHost);
+}
+
+const FOLDERS = [
+  ["volume", "/vol"],
+  ["volume/sub", "/vol/sub"],
+  ["volume/sub/deep", "/vol/sub/deep"],
+] as const;
+
+function script(): void {
+  const path = (name: string): string => host(`volume/${name}`);
+  writeFileSync(path("a"), "a");
+  appendFileSync(path("a"), "b");
+  chmodSync(path("a"), 0o600);
+  mkdirSync(path("folder")); // between two equal events, which could become one
+  utimesSync(path("a"), 1, 2);
+  chmodSync(path("sub"), 0o700);
+  renameSync(path("a"), path("b"));
+  renameSync(path("b"), path("sub/c"));
+  renameSync(path("folder"), path("sub/deep/folder"));
+  symlinkSync("nowhere", path("link"));
+  linkSync(path("sub/c"), path("sub/deep/hard"));
+  writeFileSync(path("other"), "");
+  renameSync(path("other"), path("sub/c"));
+  renameSync(path("sub/c"), host("apart/c"));
+  renameSync(host("apart/c"), path("sub/back"));
+  appendFileSync(path("sub/deep/hard"), "more");
+  unlinkSync(path("link"));
+  unlinkSync(path("sub/back"));
+  unlinkSync(path("sub/deep/hard"));
+  rmdirSync(path("sub/deep/folder"));
+}
+
+test.serial("folders: what is made, changed, renamed and removed, in order", async (t) => {
+  t.timeout(hangLimitMs);
+  equal(t, await both(FOLDERS, script), 25);
+});
+
+test.serial("a read-only volume", async (t) => {
+  t.timeout(hangLimitMs);
+  equal(
+    t,
+    await both(
+      FOLDERS.map(([path, guest]) => [path, guest.replace("/vol", "/vol-ro")]),
+      script,
+    ),
+    25,
+  );
+});
+
+test.serial("a watched file of a folder, up to its end", async (t) => {
+  t.timeout(hangLimitMs);
+  const path = host("volume/sub/watched");
+  const change = (): void => {
+    appendFileSync(path, "a");
+    chmodSync(path, 0o640);
+    renameSync(path, host("volume/sub/moved"));
+    appendFileSync(host("volume/sub/moved"), "b");
+    unlinkSync(host("volume/sub/moved"));
+  };
+  const [onHost, inGuest] = await both([...FOLDERS, ["volume/sub/watched", "/vol/sub/watched"]], change);
+  // On the host the inode is kept by the file server until the guest forgets it.
+  const ofEnd = new Set(["4 DELETE_SELF ", "4 IGNORED "]);
+  const others = (lines: string[]): string[] => lines.filter((line) => !ofEnd.has(line));
+  equal(t, [others(onHost), others(inGuest)], 15);
+  t.deepEqual(
+    inGuest.filter((line) => ofEnd.has(line)),
+    [...ofEnd],
+  );
+});
+
+test.serial("a volume that is a file", async (t) => {
+  t.timeout(hangLimitMs);
+  const change = (): void => {
+    appendFileSync(host("one-file"), "more");
+    chmodSync(host("one-file"), 0o600);
+  };
+  equal(t, await both([FOLDERS[0], ["one-file", "/etc/one-file"]], change), 3);
+});
+
+test.serial("10 000 changes at once", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const files = Math.round(2500 * amount);
+  const change = (): void => {
+    for (let i = 0; i < files; i++) {
+      const path = host(`volume/sub/file-${i % 50}`);
+      writeFileSync(path, "x");
+      unlinkSync(path);
+    }
+  };
+  equal(t, await both(FOLDERS, change), files * 4);
+});
+
+test.serial("what a container does is told once, as without a host", async (t) => {
+  t.timeout(hangLimitMs);
+  const inGuest = watcher(scratch.spawn(["exec", "one", "/bin/watch-events", "/vol", "/vol/sub"]));
+  await inGuest.ready;
+  await scratch.sh("one", "echo a > /vol/sub/own; chmod 600 /vol/sub/own; mv /vol/sub/own /vol/own; rm /vol/own; mkdir /vol/dir; rmdir /vol/dir");
+  appendFileSync(host("volume/sub/from-host"), "x");
+  await new Promise((done) => setTimeout(done, 500));
+  writeFileSync(host("volume/end"), "");
+  await inGuest.ended;
+  unlinkSync(host("volume/end"));
+  t.deepEqual(inGuest.lines.slice(1), [
+    ...["2 CREATE own", "2 MODIFY own", "2 CLOSE_WRITE own", "2 ATTRIB own", "2 MOVED_FROM cookie own", "1 MOVED_TO cookie own", "1 DELETE own"],
+    ...["1 CREATE ISDIR dir", "1 DELETE ISDIR dir", "2 CREATE from-host", "2 MODIFY from-host", "2 CLOSE_WRITE from-host"],
+  ]);
+});
+
+test.serial("replays change nothing on the host", (t) => {
+  t.is(readFileSync(host("volume/sub/from-host"), "utf8"), "x");
+  t.is(readFileSync(host("one-file"), "utf8"), "one filemore");
+});
