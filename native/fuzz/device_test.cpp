@@ -275,7 +275,7 @@ void expect_stop(FrontEnd& front, size_t queue, std::span<const RingDescriptor> 
 }
 
 void add_breakages(std::vector<Case>& out, const std::string& device, size_t queue, const std::function<std::shared_ptr<virtio::Device>()>& make,
-                   const std::function<void(FrontEnd&)>& works) {
+                   const std::function<void(FrontEnd&)>& works, const Sample& sample) {
   for (const Breakage& how : breakages()) {
     out.push_back({device + ": " + how.name, [=, &how] {
                      FrontEnd front(make());
@@ -288,6 +288,11 @@ void add_breakages(std::vector<Case>& out, const std::string& device, size_t que
                      works(front);
                    }});
   }
+  out.push_back({device + ": tables that change while they are read", [=] {
+                   FrontEnd front(make());
+                   flip_tables(front, queue, sample);
+                   works(front);
+                 }});
 }
 
 }  // namespace tskata::testing
@@ -295,8 +300,8 @@ void add_breakages(std::vector<Case>& out, const std::string& device, size_t que
 int main(int count, char** arguments) {
   using namespace tskata::testing;
   std::vector<Case> cases;
-  for (const auto& part :
-       {transport_cases, vsock_cases, fs_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases, mmio_cases, kvm_cases}) {
+  for (const auto& part : {transport_cases, vsock_cases, fs_cases, fs_hostile_cases, keeper_cases, rng_cases, pmem_cases, balloon_cases, blk_cases,
+                           console_cases, net_cases, mmio_cases, kvm_cases}) {
     std::ranges::move(part(), std::back_inserter(cases));
   }
   const std::string wanted = count == 2 ? arguments[1] : "--list";

@@ -24,6 +24,8 @@ struct Case {
 std::vector<Case> transport_cases();
 std::vector<Case> vsock_cases();
 std::vector<Case> fs_cases();
+std::vector<Case> fs_hostile_cases();
+std::vector<Case> keeper_cases();
 std::vector<Case> rng_cases();
 std::vector<Case> pmem_cases();
 std::vector<Case> balloon_cases();
@@ -142,8 +144,18 @@ Answer exchange(FrontEnd& front, size_t queue, std::span<const std::byte> readab
 // The device returns nothing for these pieces, and no more for what follows on the queue: it has stopped.
 void expect_stop(FrontEnd& front, size_t queue, std::span<const RingDescriptor> pieces);
 
-// A case for each way to break `queue`: it stops, and `works` holds once it has been set up anew.
+// A buffer that a device takes: what it reads, and room for what it writes; either may be nothing.
+struct Sample {
+  std::vector<std::byte> request = std::vector<std::byte>(64);
+  uint32_t room = 2048;
+};
+
+// Buffers like the sample, while another thread changes descriptors, indices and the request; a queue that stops is set up anew.
+void flip_tables(FrontEnd& front, size_t queue, const Sample& sample);
+
+// A case for each way to break `queue`: it stops, and `works` holds once it has been set up anew. And one where everything changes while it is
+// read.
 void add_breakages(std::vector<Case>& out, const std::string& device, size_t queue, const std::function<std::shared_ptr<virtio::Device>()>& make,
-                   const std::function<void(FrontEnd&)>& works);
+                   const std::function<void(FrontEnd&)>& works, const Sample& sample = {});
 
 }  // namespace tskata::testing

@@ -170,14 +170,19 @@ std::vector<Case> balloon_cases() {
       {"balloon: too many page numbers", [] { stops_at({base}, 64 * 1024 * 4 + 4); }},
       {"balloon: odd buffers", odd_buffers},
   };
-  add_breakages(out, "balloon inflate", inflate_queue, make, inflates);
-  add_breakages(out, "balloon report", reporting_queue, make, [](FrontEnd& front) {
-    const uint64_t at = touched(front, 2);
-    front.queue(reporting_queue).add(std::array{RingDescriptor{at, 2 * page, flag_write, 0}});
-    front.kick(reporting_queue);
-    front.wait_used(reporting_queue);
-    expect(resident(front.at(at, 2 * page)) == 0, "pages go back");
-  });
+  // A page that nothing else is in.
+  const std::array<uint32_t, 1> number{base + half - 1};
+  const auto bytes = std::as_bytes(std::span(number));
+  add_breakages(out, "balloon inflate", inflate_queue, make, inflates, {{bytes.begin(), bytes.end()}, 0});
+  add_breakages(out, "balloon report", reporting_queue, make,
+                [](FrontEnd& front) {
+                  const uint64_t at = touched(front, 2);
+                  front.queue(reporting_queue).add(std::array{RingDescriptor{at, 2 * page, flag_write, 0}});
+                  front.kick(reporting_queue);
+                  front.wait_used(reporting_queue);
+                  expect(resident(front.at(at, 2 * page)) == 0, "pages go back");
+                },
+                {{}, page});
   return out;
 }
 

@@ -555,10 +555,29 @@ std::vector<Case> net_cases() {
       {"net: pairs of queues", queue_pairs},
       {"net: taps that are refused", refused_taps},
   };
-  add_breakages(out, "net transmit", transmit_queue, make_on_pair, [](FrontEnd& front) {
-    const std::string bytes = std::string(12, '\0') + ethernet(test_protocol, "x");
-    exchange(front, transmit_queue, std::as_bytes(std::span(bytes)), 0);
-  });
+  add_breakages(out, "net transmit", transmit_queue, make_on_pair,
+                [](FrontEnd& front) {
+                  const std::string bytes = std::string(12, '\0') + ethernet(test_protocol, "x");
+                  std::array<char, 1> part;
+                  while (::recv(host_end.get(), part.data(), part.size(), MSG_DONTWAIT | MSG_TRUNC) >= 0) {
+                  }  // what was sent before, until there is room
+                  exchange(front, transmit_queue, std::as_bytes(std::span(bytes)), 0);
+                },
+                {std::vector<std::byte>(64), 0});
+  out.push_back({"net receive: tables that change while they are read", [] {
+                   FrontEnd front(make_on_pair());
+                   const std::jthread host([](const std::stop_token& done) {
+                     const std::string bytes = std::string(12, '\0') + ethernet(test_protocol, "x");
+                     while (!done.stop_requested()) {
+                       if (::send(host_end.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) < 0)
+                         std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                     }
+                   });
+                   flip_tables(front, receive_queue, {{}, 2048});
+                   front.queue(receive_queue).add(std::array{D{front.allocate(2048), 2048, flag_write, 0}});
+                   front.kick(receive_queue);
+                   front.wait_used(receive_queue);
+                 }});
   // The receive queue is looked at once there is a packet.
   for (const Breakage& how : breakages()) {
     out.push_back({std::string("net receive: ") + how.name, [&how] {

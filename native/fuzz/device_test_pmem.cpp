@@ -90,7 +90,7 @@ std::vector<Case> pmem_cases() {
       {"pmem: a flush that fails", failed_flush},
       {"pmem: broken requests", bad_requests},
   };
-  add_breakages(out, "pmem", 0, without_file, flushes);
+  add_breakages(out, "pmem", 0, without_file, flushes, {std::vector<std::byte>(4), 4});
   return out;
 }
 

@@ -63,7 +63,7 @@ std::vector<Case> rng_cases() {
                                            return std::vector{RingDescriptor{at, 0, flag_write, 0}};
                                          }); }},
   };
-  add_breakages(out, "rng", 0, make, gives_bytes);
+  add_breakages(out, "rng", 0, make, gives_bytes, {{}, 64});
   return out;
 }
 

@@ -532,6 +532,18 @@ void break_transmit(const Breakage& how) {
   expect(host_reads(again, 1) == "x", "the queue works again once it is set up anew");
 }
 
+// Headers too: what was checked is what is used.
+void changing_packets() {
+  Guest guest;
+  const PacketHeader header = guest.blank(op_request);
+  const auto bytes = std::as_bytes(std::span(&header, 1));
+  flip_tables(guest.front(), transmit_queue, {{bytes.begin(), bytes.end()}, 0});
+  guest.front().stop_queue(receive_queue);
+  guest.front().start_queue(receive_queue);
+  const Descriptor host = guest.connect("_g" + std::to_string(direct_port));  // has a request to tell of
+  flip_tables(guest.front(), receive_queue, {{}, 256});
+}
+
 void short_receive_buffer() {
   Guest guest(false);
   const uint64_t at = guest.front().allocate(4096);
@@ -624,6 +636,7 @@ std::vector<Case> vsock_cases() {
       {"vsock: indirect descriptors", indirect_descriptors},
       {"vsock: interrupts by event index", event_index},
       {"vsock: connections end with the front-end", reset_closes},
+      {"vsock: tables and packets that change while they are read", changing_packets},
   };
   for (const Breakage& how : breakages()) {
     out.push_back({std::string("vsock: ") + how.name, [&how] { break_transmit(how); }});

@@ -1,6 +1,7 @@
 // A folder that goes with its object: where fuzzers and device tests keep sockets and shared trees.
 #pragma once
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <stdexcept>

@@ -142,8 +142,13 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
   const log = (name: string): string => join(folder, name);
   const kinds = ["/dev/null", log("sandbox.log"), log("sandbox.stderr"), log("console.log"), shared, "pipe", "socket"];
   const machine = driver() === "kvm" ? ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu", "anon_inode:kvm-vcpu-stats"] : [];
+  // Of the host's changes to volumes.
+  const watches = ["anon_inode:inotify", "anon_inode:[fanotify]"];
   const handedOver = ["held.out", "create-held-0.log"].map((name) => join(scratch.folder, name));
-  t.deepEqual(openKinds(sandbox, shared), [...new Set([...kinds, ...machine, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort());
+  t.deepEqual(
+    openKinds(sandbox, shared),
+    [...new Set([...kinds, ...machine, ...watches, ...handedOver, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort(),
+  );
 
   using client = await connectPod({ folder });
   t.deepEqual((await client.info(sandbox))["pids"], { sandbox, hypervisor });

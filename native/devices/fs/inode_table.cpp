@@ -2,6 +2,7 @@
 #include "devices/fs/inode_table.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
@@ -21,9 +22,14 @@ struct statx attributes_of(int fd) {
   return out;
 }
 
-bool is_writable(int fd) {
+struct MountFacts {
+  bool writable, proc;
+};
+
+MountFacts mount_of(int fd) {
   struct statfs facts {};
-  return ::fstatfs(fd, &facts) == 0 && (static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0;
+  if (::fstatfs(fd, &facts) != 0) return {false, false};
+  return {(static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0, facts.f_type == PROC_SUPER_MAGIC};
 }
 
 constexpr size_t max_turns = 64;
@@ -52,7 +58,7 @@ InodeTable::InodeTable(os::Descriptor root, os::Descriptor keeper, size_t budget
   const struct statx attributes = attributes_of(root.get());
   const uint64_t device = device_of(attributes);
   const NodeFacts facts{root_id, S_IFDIR, device, guest_number(device, attributes.stx_ino), {}};
-  root_ = std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, true, std::make_shared<os::Descriptor>(std::move(root))});
+  root_ = std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, true, false, std::make_shared<os::Descriptor>(std::move(root))});
   by_id_[root_id] = root_;
 }
 
@@ -100,8 +106,8 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   const NodeFacts::Key key{device, attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? mount : 0};
   const uint64_t number = guest_number(device, attributes.stx_ino);
   const Way& above = folder.ways.front();  // of a folder: never changes
-  const bool writable = above.mount == mount ? above.writable : is_writable(path.get());
-  Way way{mount, writable, std::make_shared<os::Descriptor>(std::move(path))};
+  const MountFacts facts_of_mount = above.mount == mount ? MountFacts{above.writable, above.proc} : mount_of(path.get());
+  Way way{mount, facts_of_mount.writable, facts_of_mount.proc, std::make_shared<os::Descriptor>(std::move(path))};
   const std::unique_lock lock(mutex_);
   make_room();
   if (const auto found = by_key_.find(key); found != by_key_.end()) {

@@ -40,6 +40,7 @@ using PathRef = std::shared_ptr<const os::Descriptor>;
 struct Way {
   uint64_t mount = 0;
   bool writable = false;  // the mount is
+  bool proc = false;      // the mount shows processes
   PathRef path;           // O_PATH; empty while it is closed
   uint32_t number = 0;    // of its handle at the keeper; 0: none yet
 };
@@ -85,6 +86,8 @@ class InodeTable {
   InodeRef get(uint64_t id) const;
   // A way to the node: one that may be written by, where there is one.
   PathRef path(Inode& inode);
+  // Whether a folder is of a filesystem that shows processes (proc(5)).
+  static bool shows_processes(const Inode& folder) { return folder.ways.front().proc; }  // of a folder: never changes
   // The way by the same mount as `folder`'s, where there is one: a link is made within one mount.
   PathRef path_beside(Inode& inode, Inode& folder);
 

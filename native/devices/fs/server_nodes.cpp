@@ -27,6 +27,13 @@ os::Descriptor open_component(int folder, const std::string& name) {
   return os::Descriptor(os::checked(static_cast<int>(::syscall(SYS_openat2, folder, name.c_str(), &how, sizeof how)), "openat2"));
 }
 
+// What a guest may not have of a volume that shows a /proc: this process and its threads, whose memory is a file there that a process may
+// always open of itself; and the memory of any other, which this one's uid may open of a hypervisor.
+bool is_kept_back(int folder, const std::string& name) {
+  struct statx facts {};
+  return name == "mem" || ::statx(folder, ("self/task/" + name).c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &facts) == 0;
+}
+
 struct statx stat_of(int fd) {
   struct statx out {};
   os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, statx_mask, &out), "statx");
@@ -88,7 +95,9 @@ fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode
 }
 
 fuse_entry_out Server::lookup_name(Inode& parent, const std::string& name) {
-  const fuse_entry_out out = entry_for(open_component(inodes_.path(parent)->get(), name), policy_below(parent.policy, name), parent);
+  const PathRef folder = inodes_.path(parent);
+  if (InodeTable::shows_processes(parent) && is_kept_back(folder->get(), name)) throw std::system_error(ENOENT, std::generic_category());
+  const fuse_entry_out out = entry_for(open_component(folder->get(), name), policy_below(parent.policy, name), parent);
   if (parent.watched) replays_.note(parent.id, name, out.nodeid);
   return out;
 }
