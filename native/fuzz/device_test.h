@@ -26,6 +26,7 @@ std::vector<Case> vsock_cases();
 std::vector<Case> fs_cases();
 std::vector<Case> fs_hostile_cases();
 std::vector<Case> keeper_cases();
+std::vector<Case> proxy_cases();
 std::vector<Case> rng_cases();
 std::vector<Case> pmem_cases();
 std::vector<Case> balloon_cases();

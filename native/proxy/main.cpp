@@ -22,8 +22,9 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
+
+#include "proxy/ending.h"
 
 namespace {
 
@@ -37,11 +38,6 @@ namespace {
   sigprocmask(SIG_UNBLOCK, &only, nullptr);
   kill(getpid(), signal_number);
   _exit(128 + signal_number);  // a signal whose default is not to die
-}
-
-[[noreturn]] void end_as(int status) {
-  if (WIFSIGNALED(status)) die_by(WTERMSIG(status));
-  _exit(WEXITSTATUS(status));
 }
 
 void tell_pid(int socket) {
@@ -77,10 +73,9 @@ void on_message(int socket) {
   uint8_t message[16];
   const ssize_t length = recv(socket, message, sizeof message, MSG_DONTWAIT);
   if (length < 0) return;
-  if (length < 5 || message[0] != 'X') die_by(SIGKILL);
-  int32_t status;
-  memcpy(&status, message + 1, sizeof status);
-  end_as(status);
+  const tskata::proxy::Ending ending = tskata::proxy::ending_of(message, static_cast<size_t>(length));
+  if (ending.signal != 0) die_by(ending.signal);
+  _exit(ending.code);
 }
 
 }  // namespace
