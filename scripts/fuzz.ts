@@ -2,7 +2,7 @@
  * Fuzzes every parser of another party's bytes, each for a while, two at a time: those of native/fuzz with AddressSanitizer and
  * UndefinedBehaviorSanitizer, and the protocols in TypeScript (fuzz/protocols.ts).
  *
- *   node scripts/fuzz.ts [--seconds 20] [harness…]      queue, vsock, fs, vhost_user, devices, mmio, kvm_exit, keeper,
+ *   node scripts/fuzz.ts [--seconds 20] [harness…]      queue, vsock, fs, vhost_user, devices, mmio, kvm_exit, keeper, console,
  *                                                       protocols
  *   node scripts/fuzz.ts --keep [harness…]              what reached new code joins the corpus of the repository
  *   build/fuzz/fuzz/<harness>_fuzzer <file>             replays one input
@@ -15,7 +15,7 @@ import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { buildFolder, pinnedNode, repository, run, say, step } from "./lib/steps.ts";
 
-export const HARNESSES = ["queue", "vsock", "fs", "vhost_user", "devices", "mmio", "kvm_exit", "keeper"] as const;
+export const HARNESSES = ["queue", "vsock", "fs", "vhost_user", "devices", "mmio", "kvm_exit", "keeper", "console"] as const;
 type Harness = (typeof HARNESSES)[number];
 const PROTOCOLS = "protocols";
 /** As many as the smallest machine this is run on has cores. */
