@@ -21,7 +21,7 @@ namespace {
 using namespace tskata;
 using keeper::Call;
 
-// Every packet and answer has room in the socket: nobody reads while the other writes.
+// Their answers have room in the socket: nobody reads while the keeper writes.
 constexpr int max_packets = 64;
 
 void require(bool holds, const char* what) {
@@ -108,7 +108,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const os::Descriptor server(ends[0]);
   os::Descriptor keeper(ends[1]);
   std::set<File> sent;
-  for (int i = 0; i < max_packets && input.remaining_bytes() > 0; ++i) send_one(server.get(), have, sent, input);
+  os::checked(::fcntl(server.get(), F_SETFL, O_NONBLOCK), "fcntl");
+  try {
+    for (int i = 0; i < max_packets && input.remaining_bytes() > 0; ++i) send_one(server.get(), have, sent, input);
+  } catch (const std::system_error&) {
+    // EAGAIN: large ones fill the socket sooner
+  }
   ::shutdown(server.get(), SHUT_WR);
   try {
     keeper::keep_handles(keeper.get());
