@@ -10,7 +10,7 @@
  * native/fuzz/corpus is where each begins. Inputs that reached new code stay in build/fuzz/corpus; those that crashed, hung or leaked go
  * to build/fuzz/crashes, and the exit is 1.
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { buildFolder, pinnedNode, repository, run, say, step } from "./lib/steps.ts";
@@ -56,10 +56,23 @@ async function fuzz(executables: string, name: Harness, seconds: number): Promis
   ]);
 }
 
-/** The fewest inputs that reach the same code. */
+/** What the repository has of each: beyond it the largest inputs go, which reach the most, but not much that the others do not. */
+const KEPT_FILES = 300;
+const KEPT_BYTES = 300 * 1024;
+
+/** The fewest inputs that reach the same code, and no more of them than a repository should hold. */
 async function keep(executables: string, name: Harness): Promise<void> {
   for (const folder of [found(name), kept(name)]) mkdirSync(folder, { recursive: true });
-  await run(`fuzz-${name}`, join(executables, `${name}_fuzzer`), ["-merge=1", `-max_len=${MAX_INPUT_BYTES}`, "-close_fd_mask=2", kept(name), found(name)]);
+  const parameters = ["-set_cover_merge=1", `-max_len=${MAX_INPUT_BYTES}`, "-close_fd_mask=2", "-verbosity=0"];
+  await run(`fuzz-${name}`, join(executables, `${name}_fuzzer`), [...parameters, kept(name), found(name)]);
+  const inputs = readdirSync(kept(name))
+    .map((file) => ({ file, bytes: statSync(join(kept(name), file)).size }))
+    .sort((one, other) => one.bytes - other.bytes);
+  let total = 0;
+  for (const [index, { file, bytes }] of inputs.entries()) {
+    total += bytes;
+    if (index >= KEPT_FILES || total > KEPT_BYTES) rmSync(join(kept(name), file));
+  }
 }
 
 async function fuzzProtocols(seconds: number): Promise<void> {
