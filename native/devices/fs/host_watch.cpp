@@ -193,17 +193,21 @@ bool HostWatch::read_events() {
 }
 
 void HostWatch::read_authors() {
-  alignas(fanotify_event_metadata) std::array<char, buffer_bytes> buffer;
+  alignas(fanotify_event_info_fid) std::array<char, buffer_bytes> buffer;
   for (;;) {
     ssize_t got = ::read(fanotify_.get(), buffer.data(), buffer.size());
     if (got <= 0) return;
-    const auto* event = reinterpret_cast<const fanotify_event_metadata*>(buffer.data());
-    for (; FAN_EVENT_OK(event, got); event = FAN_EVENT_NEXT(event, got)) hear(reinterpret_cast<const char*>(event), event->event_len);
+    // Events come at multiples of four: too few for the structure's own alignment, so it is copied.
+    fanotify_event_metadata event{};
+    for (const char* at = buffer.data(); got >= static_cast<ssize_t>(sizeof event); at += event.event_len, got -= event.event_len) {
+      std::memcpy(&event, at, sizeof event);
+      if (event.event_len < sizeof event || event.event_len > got) break;
+      hear(event, at);
+    }
   }
 }
 
-void HostWatch::hear(const char* bytes, size_t length) {
-  const auto& event = *reinterpret_cast<const fanotify_event_metadata*>(bytes);
+void HostWatch::hear(const fanotify_event_metadata& event, const char* bytes) {
   // Nobody knows whose the events up to the next round are: they are told, the guest's own among them.
   if ((event.mask & FAN_Q_OVERFLOW) != 0) authors_lost_ = round_ + 1;
   const bool own = event.pid == ::getpid();
@@ -212,7 +216,7 @@ void HostWatch::hear(const char* bytes, size_t length) {
     (own ? authors.own : authors.foreign) |= static_cast<uint32_t>(event.mask);
     authors.round = round_;
   };
-  for (size_t at = event.metadata_len; at + sizeof(fanotify_event_info_fid) <= length;) {
+  for (size_t at = event.metadata_len; at + sizeof(fanotify_event_info_fid) <= event.event_len;) {
     const auto& info = *reinterpret_cast<const fanotify_event_info_fid*>(bytes + at);
     if (info.hdr.len == 0) return;
     const auto& handle = *reinterpret_cast<const file_handle*>(info.handle);

@@ -5,6 +5,8 @@
 // it is asked only whether anybody else did something of that kind to that name. Where both did at the same time the event may be told once too
 // often; none is left out.
 #pragma once
+#include <sys/fanotify.h>
+
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -85,7 +87,7 @@ class HostWatch {
   bool read_round();
   bool read_events();
   void read_authors();
-  void hear(const char* event, size_t length);
+  void hear(const fanotify_event_metadata& event, const char* bytes);
   Author author(const Event& event) const;
   void tell(std::vector<Event> events);
   void tell_one(const Event& event);
