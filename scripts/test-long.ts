@@ -1,6 +1,7 @@
 /** `npm run test:long`: what takes too long for every test run, one stage after the other; `npm run test:long -- NAME` does one of them. */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
+import { AVA, NODE_OPTIONS, ONE_BY_ONE } from "./lib/ava.ts";
 import { pinnedNode, repository, step } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
 
@@ -11,17 +12,17 @@ interface Stage {
 }
 
 const vmTest = (name: string, env: Readonly<Record<string, string>>): Stage => ({
-  script: "node_modules/ava/entrypoints/cli.mjs",
-  args: [`test/vm/${name}.test.ts`, "--serial", "--concurrency", "1"],
-  env: { NODE_OPTIONS: "--disable-warning=ExperimentalWarning", TSKATA_TEST_FULL: "1", ...env },
+  script: AVA,
+  args: [`test/vm/${name}.test.ts`, ...ONE_BY_ONE],
+  env: { TSKATA_TEST_FULL: "1", ...env },
 });
 
 /** In the order of their time: hours, but for the files'. */
 const STAGES: Readonly<Record<string, Stage>> = {
   files: vmTest("files", {}),
   streams: vmTest("streams", { TSKATA_STREAM_TURNS: "100" }),
-  matrix: { script: "scripts/matrix.ts", args: [] },
-  fuzz: { script: "scripts/fuzz.ts", args: ["--seconds", "3600"] },
+  matrix: { script: join(repository, "scripts/matrix.ts"), args: [] },
+  fuzz: { script: join(repository, "scripts/fuzz.ts"), args: ["--seconds", "3600"] },
 };
 
 const [only, ...args] = process.argv.slice(2);
@@ -31,8 +32,8 @@ await setup();
 for (const [name, { script, args: own, env }] of Object.entries(STAGES)) {
   if (only !== undefined && only !== name) continue;
   await step(name, async () => {
-    const words = ["--disable-warning=ExperimentalWarning", join(repository, script), ...own, ...args];
-    const { status, signal, error } = spawnSync(pinnedNode, words, { cwd: repository, stdio: "inherit", env: { ...process.env, ...env } });
+    const options = { cwd: repository, stdio: "inherit", env: { ...process.env, NODE_OPTIONS, ...env } } as const;
+    const { status, signal, error } = spawnSync(pinnedNode, [script, ...own, ...args], options);
     if (error !== undefined) throw error;
     if (status !== 0) throw new Error(`${name}: ${signal ?? `exit ${status}`}`);
   });

@@ -7,13 +7,12 @@ import { globSync } from "node:fs";
 import { join } from "node:path";
 import { debianRootfs } from "../test/helpers/debian.ts";
 import { fuzzAll } from "./fuzz.ts";
+import { AVA, NODE_OPTIONS, ONE_BY_ONE } from "./lib/ava.ts";
 import { pinnedNode, repository, say, step } from "./lib/steps.ts";
 import { setup } from "./setup.ts";
 import { hostRunsKvm, runInTestbed } from "./testbed.ts";
 
 const modules = join(repository, "node_modules");
-
-const NODE_OPTIONS = "--disable-warning=ExperimentalWarning";
 
 function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): void {
   const { status, signal, error } = spawnSync(program, args, { cwd: repository, stdio: "inherit", env: { ...process.env, NODE_OPTIONS, ...env } });
@@ -26,12 +25,8 @@ function node(script: string, args: readonly string[]): void {
 }
 
 function ava(folder: string, args: readonly string[]): void {
-  node("ava/entrypoints/cli.mjs", [`test/${folder}/**/*.test.ts`, ...args]);
+  run(pinnedNode, [AVA, `test/${folder}/**/*.test.ts`, ...args]);
 }
-
-const AVA = join(modules, "ava/entrypoints/cli.mjs");
-/** One file at a time: two cores boot one emulated machine at a time well. */
-const ONE_BY_ONE = ["--serial", "--concurrency", "1"];
 
 /** What the VM tests use for the driver when they run on KVM; test/helpers/tskata.ts reads the variable. */
 const KVM_DRIVER = { TSKATA_TEST_DRIVER: process.env["TSKATA_TEST_DRIVER"] ?? "kvm" };

@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { cacheFolder, run, step } from "../lib/steps.ts";
+import { newestCached } from "./cached.ts";
 
 const META_PACKAGE = "linux-image-cloud-amd64";
 const LOG = "testbed-kernel";
@@ -31,8 +32,7 @@ function packageName(): string {
   const { stdout } = spawnSync("apt-cache", ["depends", META_PACKAGE], { encoding: "utf8" });
   const known = /Depends: (linux-image-\S+)/.exec(stdout ?? "")?.[1];
   if (known !== undefined) return known;
-  const fetched = existsSync(cacheFolder) ? readdirSync(cacheFolder).filter((entry) => /^testbed-linux-image-.*-amd64$/.test(entry)) : [];
-  const newest = fetched.sort((one, other) => one.localeCompare(other, "en", { numeric: true })).at(-1);
+  const newest = newestCached(/^testbed-linux-image-.*-amd64$/);
   if (newest === undefined) throw new Error(`apt knows no ${META_PACKAGE}; try apt-get update`);
   return newest.slice("testbed-".length);
 }

@@ -7,6 +7,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cacheFolder, run, say, step } from "../lib/steps.ts";
+import { newestCached } from "./cached.ts";
 
 const SUITE = "bookworm-backports";
 const SOURCE = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian ${SUITE} main\n`;
@@ -30,15 +31,12 @@ export async function testbedQemu(): Promise<Qemu> {
 }
 
 function kept(): string | undefined {
-  mkdirSync(cacheFolder, { recursive: true });
-  const newest = readdirSync(cacheFolder)
-    .filter((name) => KEPT.test(name))
-    .sort((one, other) => one.localeCompare(other, "en", { numeric: true }))
-    .at(-1);
+  const newest = newestCached(KEPT);
   return newest === undefined ? undefined : join(cacheFolder, newest);
 }
 
 async function fetched(): Promise<string | undefined> {
+  mkdirSync(cacheFolder, { recursive: true });
   const making = mkdtempSync(join(cacheFolder, "making-qemu-"));
   try {
     await step("testbed QEMU", async () => await fetch(making));

@@ -132,9 +132,12 @@ export async function waitForEnd(ref: ProcessRef, timeoutMs: number): Promise<bo
   return true;
 }
 
+let knownBootId: string | undefined;
+
 /** Names this run of the kernel: pids and start times of another one mean nothing now. */
 export function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  knownBootId ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  return knownBootId;
 }
 
 /** Every pid on the host. */

@@ -1,5 +1,6 @@
 /** Writing to stdout, whole, without loading node's streams: those cost more than all of `state`. */
 import { writeSync } from "node:fs";
+import { pauseSync } from "../base/pause.ts";
 
 const RETRY_MS = 2;
 
@@ -13,7 +14,7 @@ export function print(text: string): void {
       const code = (error as NodeJS.ErrnoException).code;
       if (code === "EPIPE") return;
       if (code !== "EAGAIN") throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+      pauseSync(RETRY_MS);
     }
   }
 }

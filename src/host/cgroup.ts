@@ -8,6 +8,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { TskataError } from "../base/errors.ts";
+import { pauseSync } from "../base/pause.ts";
 
 export interface Hierarchy {
   readonly mountPoint: string;
@@ -215,7 +216,7 @@ function removeFolder(folder: string, end: number): boolean {
       const { code } = error as NodeJS.ErrnoException;
       if (code === "ENOENT") return true;
       if (code !== "EBUSY" || hasChildren(folder) || performance.now() >= end) return cgroupMembers([folder]).length === 0;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_PAUSE_MS);
+      pauseSync(BUSY_PAUSE_MS);
     }
   }
 }

@@ -66,13 +66,11 @@ export function checkImage(file: string): GuestFile {
     const superblock = read(EROFS_SUPER_OFFSET, 128);
     if (superblock.length < 128 || superblock.readUInt32LE(0) !== EROFS_MAGIC) return "not an erofs image";
     const blockBits = superblock[12] ?? 0;
-    if (
-      superblock.readUInt32LE(8) & EROFS_SB_CHKSUM &&
-      !(blockBits <= MOST_BLOCK_BITS && hasGoodChecksum(read(EROFS_SUPER_OFFSET, 2 ** blockBits - EROFS_SUPER_OFFSET)))
-    ) {
-      return "its superblock is damaged: wrong checksum";
-    }
-    const expected = superblock.readUInt32LE(36) * 2 ** (superblock[12] ?? 0);
+    const blockBytes = 2 ** blockBits;
+    const isChecked = (superblock.readUInt32LE(8) & EROFS_SB_CHKSUM) !== 0;
+    const isGood = (): boolean => blockBits <= MOST_BLOCK_BITS && hasGoodChecksum(read(EROFS_SUPER_OFFSET, blockBytes - EROFS_SUPER_OFFSET));
+    if (isChecked && !isGood()) return "its superblock is damaged: wrong checksum";
+    const expected = superblock.readUInt32LE(36) * blockBytes;
     return expected > size ? `truncated: ${size} bytes of ${expected}` : undefined;
   });
 }

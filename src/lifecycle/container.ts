@@ -44,7 +44,7 @@ export async function startContainer(root: string, id: string, warn: (message: s
   const endAll = spans.begin("start");
   const started = await withContainer(root, id, async (state, status) => {
     checkStartable(status);
-    await explaining("start in the guest", state.pod.folder, () =>
+    await explaining(state.pod.folder, () =>
       spans.measure("start in the guest", () => withPod(state, async (client) => await client.start({ containerId: id }))),
     );
     const running: StateFile = { ...state, status: "running" };
@@ -89,7 +89,7 @@ export async function killContainer(root: string, id: string, { signal, all }: K
   const endAll = spans.begin("kill");
   try {
     const request = { containerId: id, signal, all };
-    await explaining("kill in the guest", state.pod.folder, () =>
+    await explaining(state.pod.folder, () =>
       spans.measure("kill in the guest", () => withPod(state, async (client) => await client.kill(request, KILL_TIMEOUT_MS))),
     );
     endAll();

@@ -70,6 +70,8 @@ interface Request {
 interface Work extends Request {
   readonly files: Installation;
   readonly paths: ContainerPaths;
+  /** Below every hierarchy's mount. */
+  readonly cgroup: string;
   state: StateFile;
 }
 
@@ -136,7 +138,8 @@ function begin(request: Request): Work {
   takeId(paths.folder);
   undo.defer(() => removePodFolder(paths.folder));
   aimFaultAt(root, id);
-  const cgroup = planCgroup(cgroupPath(bundle.linux.cgroupsPath, cgroupName(root, id), options.systemdCgroup));
+  const cgroup = cgroupPath(bundle.linux.cgroupsPath, cgroupName(root, id), options.systemdCgroup);
+  const planned = planCgroup(cgroup);
   const creator = processRef(process.pid);
   if (creator === undefined) throw new TskataError("internal", "/proc does not show this process: is it mounted?");
   const state: StateFile = {
@@ -152,22 +155,20 @@ function begin(request: Request): Work {
     status: "creating",
     creator,
     pod: { id, folder: paths.pod, cgroups: [] },
-    cgroups: [...cgroup.missing],
-    cgroupFolders: [...cgroup.folders],
+    cgroups: [...planned.missing],
+    cgroupFolders: [...planned.folders],
     sharedTargets: [],
     terminal: bundle.process.terminal ?? false,
   };
   writeState(root, state);
   writeFileSync(join(paths.folder, "spec.json"), JSON.stringify(bundle.spec), { mode: 0o600 });
-  return { ...request, files: installation(), paths, state };
+  return { ...request, files: installation(), paths, cgroup, state };
 }
 
 function makeCgroup(work: Work): void {
-  const { linux } = work.bundle;
-  const { id, root, systemdCgroup } = work.options;
-  const cgroup = createCgroup(cgroupPath(linux.cgroupsPath, cgroupName(root, id), systemdCgroup));
-  work.undo.defer(() => void removeCgroup(cgroup.made));
-  update(work, { cgroups: [...cgroup.made] });
+  const { made } = createCgroup(work.cgroup);
+  work.undo.defer(() => void removeCgroup(made));
+  update(work, { cgroups: [...made] });
 }
 
 /** mkdir is the lock on an id: of two creates one gets it. */

@@ -47,7 +47,7 @@ export async function execInContainer(options: ExecOptions): Promise<Executed> {
   if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
   const handoff = await spans.measure("hand over the descriptors", () => handOver(state.pod.folder, stdio, proxy.socket));
   const request = { containerId: id, execId, process: Buffer.from(JSON.stringify(process)), handoff, subCgroup: options.subCgroup };
-  await interrupt.race(explaining("exec in the guest", state.pod.folder, () => spans.measure("exec in the guest", () => client.exec(request))));
+  await interrupt.race(explaining(state.pod.folder, () => spans.measure("exec in the guest", () => client.exec(request))));
   endAll();
   undo.move();
   return { state, execId, proxy };

@@ -6,7 +6,7 @@ import { type Excerpt, explanation, type FailureCode, FailureError, isDiskFull }
 import { logTail, plainText } from "../base/log-tail.ts";
 import { podPaths } from "../base/paths.ts";
 import { checksumProblem } from "../host/guest-files.ts";
-import { failedPhase, inPhase } from "../telemetry/spans.ts";
+import { failedPhase } from "../telemetry/spans.ts";
 
 export interface Surroundings {
   /** The pod's, as long as it is there. */
@@ -31,10 +31,10 @@ export function explained(error: unknown, { podFolder, guestFiles }: Surrounding
   return new FailureError(failure, `${oneLine(what)}\n${explanation(failure, machine, excerpts)}`, { machine, phase });
 }
 
-/** A request to a pod that runs: its failure says in which phase it came, and all the rest. */
-export async function explaining<T>(phase: string, podFolder: string, work: () => Promise<T>): Promise<T> {
+/** A measured request to a pod that runs: its failure says in which phase it came, and all the rest. */
+export async function explaining<T>(podFolder: string, work: () => Promise<T>): Promise<T> {
   try {
-    return await inPhase(phase, work);
+    return await work();
   } catch (error) {
     throw explained(error, { podFolder, guestFiles: [] });
   }

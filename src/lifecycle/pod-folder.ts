@@ -1,6 +1,5 @@
 /** A pod's folder: made before its sandbox starts, removed when nothing of it runs. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import type { Installation, PodPaths } from "../base/paths.ts";
 import type { Config } from "../config/config.ts";
@@ -41,7 +40,6 @@ export async function preparePod(paths: PodPaths, { id, config, files, resources
     seccomp: config.sandbox.seccomp,
   };
   mkdirSync(paths.shared, { recursive: true, mode: 0o700 });
-  writeFileSync(join(paths.folder, "lock"), "", { mode: 0o600 });
   writeFileSync(paths.config, `${JSON.stringify(podConfig, null, 2)}\n`, { mode: 0o600 });
   return podConfig;
 }

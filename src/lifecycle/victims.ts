@@ -12,6 +12,7 @@ export function aimFaultAt(root: string, id: string, podFolder: string = contain
   aimFault(podFolder, (victim) => {
     const state = stateOrUndefined(root, id);
     if (victim === "sandbox") return state?.pod.sandboxPid;
+    // The proxy that is a child of ours is an exec's, or a container's init's during its create.
     if (victim === "proxy") return childrenOf(process.pid).find((pid) => nameOf(pid) === "tskata-proxy") ?? state?.proxy?.pid;
     const children = state?.pod.sandboxPid === undefined ? [] : childrenOf(state.pod.sandboxPid);
     return children.find((pid) => (nameOf(pid) === KEEPER) === (victim === "keeper"));
@@ -30,7 +31,6 @@ function childrenOf(parent: number): number[] {
   return allPids().filter((pid) => processFacts(pid)?.parent === parent);
 }
 
-/** The proxy that is a child of ours is an exec's, or a container's init's during its create. */
 function nameOf(pid: number): string | undefined {
   try {
     return readFileSync(`/proc/${pid}/comm`, "utf8").trim();

@@ -12,6 +12,7 @@
  */
 import { closeSync, constants, openSync, rmSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
+import { pauseSync } from "../base/pause.ts";
 import { isEnding, processRef } from "../base/process.ts";
 import { writeStderr } from "./logger.ts";
 
@@ -81,12 +82,12 @@ function strike({ process: reached, span, edge, victim }: Fault): void {
   writeStderr(`${FAULT_VARIABLE}: ${reached}:${span}:${edge}: ${ref === undefined ? `there is no ${victim}` : `kills ${victim} ${ref.pid}`}\n`);
   if (ref === undefined) return;
   process.kill(ref.pid, "SIGKILL");
-  while (!isEnding(ref)) pause();
+  while (!isEnding(ref)) pauseSync(POLL_MS);
 }
 
 function standStill(): void {
   closeSync(openSync(STANDING, constants.O_CREAT | constants.O_WRONLY | constants.O_NOFOLLOW, 0o600));
-  for (const end = performance.now() + STANDING_MS; isThere(STANDING) && performance.now() < end; ) pause();
+  for (const end = performance.now() + STANDING_MS; isThere(STANDING) && performance.now() < end; ) pauseSync(POLL_MS);
 }
 
 /** By open(2), which the sandbox process does anyway: its jail's list is not made longer for this. */
@@ -97,8 +98,4 @@ function isThere(file: string): boolean {
   } catch {
     return false;
   }
-}
-
-function pause(): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
 }

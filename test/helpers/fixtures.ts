@@ -5,6 +5,6 @@ import { repository } from "./tskata.ts";
 
 /** Builds fixtures/<name>.c as `file`. */
 export function buildFixture(name: string, file: string): void {
-  const { status, stderr } = spawnSync("cc", ["-static", "-O1", "-o", file, join(repository, `test/fixtures/${name}.c`)], { encoding: "utf8" });
+  const { status, stderr } = spawnSync("cc", ["-static", "-O2", "-o", file, join(repository, `test/fixtures/${name}.c`)], { encoding: "utf8" });
   if (status !== 0) throw new Error(`cc: ${stderr}`);
 }

@@ -2,11 +2,12 @@
  * Bytes through one stream of a container's process, checked at the other end by the program of fixtures/pattern.c: its streams come from
  * a seed, so neither side keeps them, and no process but the two ends touches them.
  */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { buildFixture } from "./fixtures.ts";
 import { joinPod } from "./pod.ts";
-import { binary, describe, outcomeOf, repository, type Scratch, type Spec } from "./tskata.ts";
+import { binary, describe, type Outcome, outcomeOf, type RunOptions, type Scratch, type Spec } from "./tskata.ts";
 
 export const STREAMS = ["stdout", "stderr", "stdin", "terminal out", "terminal in"] as const;
 export const VERBS = ["create", "exec"] as const;
@@ -27,9 +28,10 @@ export interface StreamCase {
 /** Where the program is in a container whose root filesystem has it. */
 export const PATTERN = "/bin/pattern";
 
-export function buildPattern(output: string): void {
-  const { status, stderr } = spawnSync("cc", ["-static", "-O2", "-o", output, join(repository, "test/fixtures/pattern.c")], { encoding: "utf8" });
-  if (status !== 0) throw new Error(`cc: ${stderr}`);
+/** Runs a line of bash on the host, in which `tskata` is the command with the scratch's --root: no process of ours is in its pipes. */
+export async function shell(scratch: Scratch, script: string, options: RunOptions = {}): Promise<Outcome> {
+  const command = `tskata() { ${JSON.stringify(binary)} --root ${JSON.stringify(scratch.root)} "$@"; }; export -f tskata; ${script}`;
+  return await outcomeOf(spawn("bash", ["-c", command], { env: scratch.environment(), stdio: ["pipe", "pipe", "pipe"] }), options);
 }
 
 /** A machine's numbers from a seed (mulberry32), so that a failing turn can be repeated. */
@@ -64,8 +66,7 @@ export function caseOf(turn: number, pipeBytes: number, terminalBytes: number): 
 export async function carry(scratch: Scratch, pod: string, pattern: string, id: string, it: StreamCase): Promise<string> {
   const side = it.stream.startsWith("terminal") ? terminal(scratch, pattern, id, it) : pipe(pattern, it);
   const runs = it.verb === "exec" ? execOf(pod, side.guest, side.flags) : await createOf(scratch, pod, id, side.guest, side.flags);
-  const script = `set -o pipefail; tskata() { ${JSON.stringify(binary)} --root ${JSON.stringify(scratch.root)} "$@"; }; ${side.script(runs)}`;
-  const outcome = await outcomeOf(spawn("bash", ["-c", script], { env: scratch.environment(), stdio: ["pipe", "pipe", "pipe"] }), { timeoutMs: 3_600_000 });
+  const outcome = await shell(scratch, `set -o pipefail; ${side.script(runs)}`, { timeoutMs: 3_600_000 });
   if (it.verb === "create") {
     await scratch.until(id, "stopped");
     await scratch.ok(["delete", id]);
@@ -142,7 +143,7 @@ async function createOf(scratch: Scratch, pod: string, id: string, guest: Side["
 /** Into the root filesystem of a bundle. */
 export function installPattern(bundle: string): void {
   const file = join(bundle, "rootfs", PATTERN);
-  if (!existsSync(file)) buildPattern(file);
+  if (!existsSync(file)) buildFixture("pattern", file);
 }
 
 function words(all: readonly string[]): string {

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import type { Readable } from "node:stream";
 import { busyboxRootfs } from "../../scripts/lib/busybox.ts";
+import { readState } from "../../src/oci/state-file.ts";
 import { type HostState, hostDifference, hostState } from "./host.ts";
 
 export const repository = resolve(import.meta.dirname, "../..");
@@ -238,6 +239,13 @@ export class Scratch {
     const outcome = await this.exec(id, ["sh", "-c", line]);
     if (outcome.code !== 0) throw new Error(`exec ${id} ${line}: ${describe(outcome)}\n${this.logs()}`);
     return outcome.stdout.trim();
+  }
+
+  /** The pod of a container whose sandbox process has been started. */
+  pod(id: string): { readonly folder: string; readonly sandboxPid: number } {
+    const { folder, sandboxPid } = readState(this.root, id).pod;
+    if (sandboxPid === undefined) throw new Error(`the pod of ${id} has no sandbox process`);
+    return { folder, sandboxPid };
   }
 
   async state(id: string): Promise<{ status: string; pid: number; annotations?: Record<string, string>; [key: string]: unknown }> {

@@ -150,7 +150,9 @@ test("explained: the pod's failures get their explanation, answers to a caller s
   t.is(damaged.failure, "image-corrupt");
   t.true(damaged.message.startsWith(`${image} is damaged: its checksum is not the one in image.sha256; it fell\n`), damaged.message);
 
-  const late = await t.throwsAsync(explaining("exec in the guest", podFolder, () => Promise.reject(new TskataError("timeout", "no answer in 3 s"))));
+  const late = await t.throwsAsync(
+    explaining(podFolder, () => inPhase("exec in the guest", () => Promise.reject(new TskataError("timeout", "no answer in 3 s")))),
+  );
   t.is((late as FailureError).failure, "time-out");
   t.is((late as FailureError).phase?.name, "exec in the guest");
 

@@ -24,15 +24,10 @@ function pidsOf(word: string): number[] {
     });
 }
 
-async function sandboxPid(id: string): Promise<number> {
-  const state = JSON.parse(readFileSync(`${scratch.root}/${id}/state.json`, "utf8")) as { pod: { sandboxPid: number } };
-  return state.pod.sandboxPid;
-}
-
-const victims: { name: string; pid: (id: string) => Promise<number> }[] = [
-  { name: "sandbox", pid: sandboxPid },
+const victims: { name: string; pid: (id: string) => number | Promise<number> }[] = [
+  { name: "sandbox", pid: (id) => scratch.pod(id).sandboxPid },
   // The kvm driver's machine is in the sandbox process.
-  ...(driver() === "kvm" ? [] : [{ name: "qemu", pid: async (id: string) => qemuOf(await sandboxPid(id)) }]),
+  ...(driver() === "kvm" ? [] : [{ name: "qemu", pid: (id: string) => qemuOf(scratch.pod(id).sandboxPid) }]),
   { name: "proxy", pid: async (id) => (await scratch.state(id)).pid },
 ];
 

@@ -213,7 +213,7 @@ test.serial("the hypervisor fails", async (t) => {
 
 function sandboxPid(id: string): number | undefined {
   try {
-    return (JSON.parse(readFileSync(join(scratch.root, id, "state.json"), "utf8")) as { pod: { sandboxPid?: number } }).pod.sandboxPid;
+    return scratch.pod(id).sandboxPid;
   } catch {
     return undefined; // not there yet
   }

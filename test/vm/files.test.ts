@@ -7,9 +7,10 @@ import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSyn
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test, { type ExecutionContext } from "ava";
+import { buildFixture } from "../helpers/fixtures.ts";
 import { TEST_DISK } from "../helpers/host.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
-import { amount, describe, hangLimitMs, outcomeOf, repository, Scratch, type Spec } from "../helpers/tskata.ts";
+import { amount, describe, hangLimitMs, outcomeOf, Scratch, type Spec } from "../helpers/tskata.ts";
 
 const full = process.env["TSKATA_TEST_FULL"] === "1";
 const scratch = new Scratch("files");
@@ -53,7 +54,7 @@ function addProgram(bundle: string): void {
 
 test.before("the pod: two containers with volumes in common", async (t) => {
   t.timeout(hangLimitMs * 2);
-  run("cc", ["-static", "-O1", "-o", program, join(repository, "test/fixtures/fsops.c")]);
+  buildFixture("fsops", program);
   for (const folder of ["volume", "reference", "nested/plain", "outer", "inner", "tree/point"]) mkdirSync(host(folder), { recursive: true });
   writeFileSync(host("file"), "one file");
   // A shared mount, as everything is where systemd has set the host up; with another below it.

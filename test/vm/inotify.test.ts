@@ -2,7 +2,7 @@
  * What the host changes in a volume, an inotify watcher in a container hears of as one on the host does: test/fixtures/watch.c runs on both, on the
  * same folders and files, and the two texts must be equal.
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import {
   appendFileSync,
   chmodSync,
@@ -19,7 +19,8 @@ import {
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test, { type ExecutionContext } from "ava";
-import { amount, hangLimitMs, repository, Scratch } from "../helpers/tskata.ts";
+import { buildFixture } from "../helpers/fixtures.ts";
+import { amount, hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("inotify");
 const host = (path: string): string => join(scratch.folder, path);
@@ -29,8 +30,7 @@ test.after.always("clean up", () => scratch.cleanUp());
 
 test.before("a container with volumes", async (t) => {
   t.timeout(hangLimitMs);
-  const { status, stderr } = spawnSync("cc", ["-static", "-O1", "-o", program, join(repository, "test/fixtures/watch.c")], { encoding: "utf8" });
-  if (status !== 0) throw new Error(stderr);
+  buildFixture("watch", program);
   for (const folder of ["volume/sub/deep", "apart"]) mkdirSync(host(folder), { recursive: true });
   writeFileSync(host("volume/sub/watched"), "");
   writeFileSync(host("one-file"), "one file");

@@ -32,8 +32,7 @@ interface Pod {
 }
 
 function podOf(id: string): Pod {
-  const state = JSON.parse(readFileSync(`${scratch.root}/${id}/state.json`, "utf8")) as { pod: { sandboxPid: number; folder: string } };
-  const sandbox = state.pod.sandboxPid;
+  const { sandboxPid: sandbox, folder } = scratch.pod(id);
   const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8")
     .split(" ")
     .filter((pid) => pid.trim() !== "");
@@ -42,7 +41,7 @@ function podOf(id: string): Pod {
   if (keepers.length !== 1 || more.length > 0 || (hypervisor === sandbox) !== (driver() === "kvm")) {
     throw new Error(`the sandbox has the children ${children.join(" ")}`);
   }
-  return { sandbox, hypervisor: Number(hypervisor), keeper: Number(keepers[0]), folder: state.pod.folder };
+  return { sandbox, hypervisor: Number(hypervisor), keeper: Number(keepers[0]), folder };
 }
 
 interface Thread {

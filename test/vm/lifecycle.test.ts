@@ -133,8 +133,7 @@ besideSandbox("a machine that does not stop when asked gets sandbox.stop_timeout
     const bundle = await scratch.bundle();
     const created = await scratch.tryCreate(id, bundle, [], { TSKATA_CONFIG: config });
     t.is(created.code, 0, describe(created));
-    const { pod } = JSON.parse(readFileSync(join(scratch.root, id, "state.json"), "utf8")) as { pod: { sandboxPid: number } };
-    process.kill(qemuOf(pod.sandboxPid), "SIGSTOP");
+    process.kill(qemuOf(scratch.pod(id).sandboxPid), "SIGSTOP");
     const start = Date.now();
     await scratch.tskata(["delete", "--force", id]);
     return (Date.now() - start) / 1000;

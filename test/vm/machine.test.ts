@@ -58,8 +58,7 @@ test.serial("memory that is filled and freed goes back to the host", async (t) =
 
 /** KiB of memory that the pod's processes have of the host. */
 function resident(): number {
-  const { pod } = JSON.parse(readFileSync(`${scratch.root}/large/state.json`, "utf8")) as { pod: { sandboxPid: number } };
-  return family(pod.sandboxPid)
+  return family(scratch.pod("large").sandboxPid)
     .map((pid) => Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1]))
     .reduce((sum, size) => sum + size, 0);
 }

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
+import { family } from "../../scripts/lib/processes.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { describe, driver, hangLimitMs, Scratch, type Spec } from "../helpers/tskata.ts";
@@ -74,12 +75,11 @@ function statusMib(pid: number, field: string): number {
 
 /** What the pod takes from the host: guest memory is the machine's size at most, whatever runs in it. */
 function checkHost(t: ExecutionContext, pod: string): void {
-  const state = JSON.parse(readFileSync(join(scratch.root, pod, "state.json"), "utf8")) as { pod: { sandboxPid: number } };
-  const sandbox = state.pod.sandboxPid;
-  const children = readFileSync(`/proc/${sandbox}/task/${sandbox}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number);
   // QEMU's guest memory is a file's, so what is anonymous is the processes' own.
   const guest = driver() === "kvm" ? MACHINE_MIB : 0;
-  const own = [sandbox, ...children].map((pid) => statusMib(pid, "RssAnon")).reduce((sum, part) => sum + part, 0);
+  const own = family(scratch.pod(pod).sandboxPid)
+    .map((pid) => statusMib(pid, "RssAnon"))
+    .reduce((sum, part) => sum + part, 0);
   t.true(own <= guest + OWN_MIB, `${own} MiB of memory`);
   const folder = join(scratch.root, pod, "pod");
   const files = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile());

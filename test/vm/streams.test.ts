@@ -3,13 +3,13 @@
  * on both sides (terminals an eighth of it, unless TSKATA_TEST_FULL=1), and what happens when one end or both go away.
  * TSKATA_STREAM_TURNS: how many gibibytes, 10 unless set.
  */
-import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
+import { buildFixture } from "../helpers/fixtures.ts";
 import { startPod } from "../helpers/pod.ts";
-import { buildPattern, carry, caseOf, installPattern, PATTERN, STREAMS, VERBS } from "../helpers/streams.ts";
-import { amount, binary, describe, hangLimitMs, type Outcome, outcomeOf, Scratch } from "../helpers/tskata.ts";
+import { carry, caseOf, installPattern, PATTERN, STREAMS, shell, VERBS } from "../helpers/streams.ts";
+import { amount, describe, hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("streams");
 test.after.always("clean up", async () => await scratch.cleanUp());
@@ -23,7 +23,7 @@ const bytes = 1024 * amount * MEBIBYTE;
 
 test.before("a pod with the program that writes and checks streams", async (t) => {
   t.timeout(hangLimitMs);
-  buildPattern(pattern);
+  buildFixture("pattern", pattern);
   await startPod(scratch, POD);
   installPattern(join(scratch.folder, "bundle-0"));
 });
@@ -34,12 +34,6 @@ for (let turn = 0; turn < turns; turn++) {
     t.timeout(3_600_000);
     t.is(await carry(scratch, POD, pattern, `turn-${turn}`, it), `whole: ${it.bytes} of ${it.bytes}`);
   });
-}
-
-/** A shell line on the host, `$0` the command with its --root. */
-async function shell(script: string): Promise<Outcome> {
-  const command = `tskata() { ${JSON.stringify(binary)} --root ${JSON.stringify(scratch.root)} "$@"; }; ${script}`;
-  return await outcomeOf(spawn("bash", ["-c", command], { env: scratch.environment(), stdio: ["pipe", "pipe", "pipe"] }), {});
 }
 
 /** Processes of the program in the container. */
@@ -57,7 +51,7 @@ async function untilNone(): Promise<void> {
 
 test.serial("a reader that is killed ends the writer", async (t) => {
   t.timeout(hangLimitMs * 2);
-  const outcome = await shell(`tskata exec ${POD} ${PATTERN} write 1 100000000000 2>/dev/null | head -c 1000000 | wc -c; echo "\${PIPESTATUS[0]}"`);
+  const outcome = await shell(scratch, `tskata exec ${POD} ${PATTERN} write 1 100000000000 2>/dev/null | head -c 1000000 | wc -c; echo "\${PIPESTATUS[0]}"`);
   const [counted, status] = outcome.stdout.trim().split("\n");
   t.is(counted, "1000000", describe(outcome));
   // SIGPIPE, or the program's own exit on EPIPE.
@@ -68,7 +62,7 @@ test.serial("a reader that is killed ends the writer", async (t) => {
 test.serial("a writer that is killed: all it wrote arrives, then the end and its status", async (t) => {
   t.timeout(hangLimitMs * 2);
   const script = `echo begun; ${PATTERN} write 1 1000000; kill -9 $$`;
-  const outcome = await shell(`tskata exec ${POD} sh -c '${script}' | wc -c; echo "\${PIPESTATUS[0]}"`);
+  const outcome = await shell(scratch, `tskata exec ${POD} sh -c '${script}' | wc -c; echo "\${PIPESTATUS[0]}"`);
   t.deepEqual(outcome.stdout.trim().split("\n"), ["1000006", "137"], describe(outcome));
   await untilNone();
 });
@@ -76,6 +70,7 @@ test.serial("a writer that is killed: all it wrote arrives, then the end and its
 test.serial("both ends killed at once: nothing is left in the container", async (t) => {
   t.timeout(hangLimitMs * 2);
   const outcome = await shell(
+    scratch,
     `tskata exec ${POD} ${PATTERN} write 1 100000000000 2>/dev/null | sleep 100000 & sleep 3; kill -9 $!; tskata exec ${POD} pkill -9 pattern; wait; echo over`,
   );
   t.is(outcome.stdout.trim(), "over", describe(outcome));
@@ -124,11 +119,9 @@ test.serial(`${execs} short execs, eight at a time, are each whole`, async (t) =
   mkdirSync(folder);
   const one = `tskata exec ${POD} sh -c "echo out $1; echo err $1 >&2; exit $(($1 % 7))" >${folder}/$1.out 2>${folder}/$1.err; echo $? >${folder}/$1.status`;
   const file = join(folder, "one.sh");
-  writeFileSync(file, `tskata() { ${JSON.stringify(binary)} --root ${JSON.stringify(scratch.root)} "$@"; }\n${one}\n`);
-  await outcomeOf(spawn("sh", ["-c", `seq 1 ${execs} | xargs -P 8 -n 1 bash ${file}`], { env: scratch.environment(), stdio: ["pipe", "pipe", "pipe"] }), {
-    timeoutMs: 3_600_000,
-  });
-  const outcome = await shell(`cd ${folder}; for i in $(seq 1 ${execs}); do echo "$i $(cat $i.status) $(cat $i.out) $(cat $i.err)"; done`);
+  writeFileSync(file, `${one}\n`);
+  await shell(scratch, `seq 1 ${execs} | xargs -P 8 -n 1 bash ${file}`, { timeoutMs: 3_600_000 });
+  const outcome = await shell(scratch, `cd ${folder}; for i in $(seq 1 ${execs}); do echo "$i $(cat $i.status) $(cat $i.out) $(cat $i.err)"; done`);
   const expected = Array.from({ length: execs }, (_, index) => `${index + 1} ${(index + 1) % 7} out ${index + 1} err ${index + 1}`);
   t.deepEqual(outcome.stdout.trim().split("\n"), expected);
 });
