@@ -21,9 +21,8 @@ export interface Relay {
   readonly ended: Promise<string | null>;
 }
 
-/** A listening AF_VSOCK socket. */
-export interface VsockListener {
-  readonly port: number;
+/** Works by itself until it is closed, whether anything holds the object or not. */
+export interface Closable {
   close(): void;
 }
 
@@ -44,10 +43,6 @@ export interface LaunchFailure extends Error {
   readonly code: string;
 }
 
-export interface FdReceiver {
-  close(): void;
-}
-
 /** A virtio device backend that a transport can attach. */
 export interface VirtioDevice {
   readonly kind: "vsock" | "fs" | "blk" | "rng" | "balloon" | "pmem" | "net";
@@ -55,10 +50,9 @@ export interface VirtioDevice {
 }
 
 /** A vhost-user server for one device; the socket file is removed on close. */
-export interface VhostUserServer {
+export interface VhostUserServer extends Closable {
   /** Resolves when the front-end (QEMU) has disconnected or was refused: null, or why. */
   readonly ended: Promise<string | null>;
-  close(): void;
 }
 
 /** A change of the host's to a volume: native/devices/fs/host_watch.h. */
@@ -95,7 +89,7 @@ export interface Native {
   /** Connects to a unix socket by path (any length: opened by its folder) and returns the descriptor. */
   connectUnix(path: string, type: "stream" | "seqpacket"): number;
   /** Accepts on a seqpacket socket bound at `path`; each message (≤ 4096 bytes, ≤ 16 descriptors) is one call back. Unlinks on close. */
-  receiveFds(path: string, onMessage: (message: Buffer, fds: number[]) => void): FdReceiver;
+  receiveFds(path: string, onMessage: (message: Buffer, fds: number[]) => void): Closable;
   /** Sends and receives on a connected seqpacket socket descriptor that it owns from then on; `null` message means the peer is gone. */
   packetSocket(fd: number, onMessage: (message: Buffer | null) => void): PacketSocket;
   /** Opens a host pty: master, and the slave in raw mode without echo. */
@@ -126,9 +120,9 @@ export interface Native {
 
   // -- guest ---------------------------------------------------------------------------------------------------------
   /** Listens on an AF_VSOCK port (or, for tests, on a unix socket path). Every accepted connection is a descriptor the callback owns. */
-  listenStream(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number) => void): VsockListener;
+  listenStream(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number) => void): Closable;
   /** As listenStream, but first reads the 8-byte big-endian stream id each connection opens with. */
-  listenTagged(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number, id: bigint) => void): VsockListener;
+  listenTagged(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number, id: bigint) => void): Closable;
   /** Connects to a port of the host and returns the descriptor. Blocks for as long as the host's device takes to answer. */
   connectVsockHost(port: number): number;
   /** Turns a stream socket descriptor of any family into one end of a unix socketpair that net.Socket takes; bytes are relayed. */
@@ -288,9 +282,8 @@ export interface KvmMachine {
   close(): void;
 }
 
-export interface PacketSocket {
+export interface PacketSocket extends Closable {
   send(message: Uint8Array): void;
-  close(): void;
 }
 
 let loaded: Native | undefined;

@@ -81,6 +81,7 @@ class ServerHandle : public Napi::ObjectWrap<ServerHandle> {
     handle->server_ = std::make_unique<transport::VhostUserServer>(std::move(device), path, [settler](const std::string& reason) {
       settler.resolve([reason](Napi::Env at) { return reason.empty() ? at.Null() : Napi::Value(Napi::String::New(at, reason)); });
     });
+    handle->Ref();  // until close(): it serves though nothing holds it
     return object;
   }
 
@@ -88,7 +89,10 @@ class ServerHandle : public Napi::ObjectWrap<ServerHandle> {
 
  private:
   Napi::Value ended(const Napi::CallbackInfo&) { return ended_.Value(); }
-  void close(const Napi::CallbackInfo&) { server_.reset(); }
+  void close(const Napi::CallbackInfo&) {
+    if (server_) Unref();
+    server_.reset();
+  }
 
   std::unique_ptr<transport::VhostUserServer> server_;
   Napi::ObjectReference ended_;

@@ -76,16 +76,6 @@ Napi::Value connect_unix(const Napi::CallbackInfo& info) {
                  [&](Napi::Env env) { return Napi::Number::New(env, os::connect_unix(info[0].As<Napi::String>(), socket_type(info[1])).release()); });
 }
 
-// An object whose close() ends `owned`.
-template <typename T>
-Napi::Object closable(Napi::Env env, std::shared_ptr<T> owned) {
-  const Napi::Object out = Napi::Object::New(env);
-  const auto holder = std::make_shared<std::shared_ptr<T>>(std::move(owned));
-  out.Set("close", Napi::Function::New(
-                       env, [holder](const Napi::CallbackInfo&) { holder->reset(); }, "close"));
-  return out;
-}
-
 Napi::Value receive_fds(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const auto callback = std::make_shared<Callback>(env, info[1].As<Napi::Function>(), "receiveFds", false);
@@ -98,7 +88,7 @@ Napi::Value receive_fds(const Napi::CallbackInfo& info) {
         function.Call({Napi::Buffer<char>::Copy(at, data, shared->bytes.size()), fds});
       });
     });
-    return closable(env, std::move(receiver));
+    return Closable<os::FdReceiver>::make(env, std::move(receiver));
   });
 }
 
@@ -111,16 +101,15 @@ Napi::Value packet_socket(const Napi::CallbackInfo& info) {
         function.Call({Napi::Buffer<char>::Copy(at, reinterpret_cast<const char*>(message.data()), message.size())});
       });
     });
-    const auto holder = std::make_shared<std::shared_ptr<os::PacketSocket>>(std::move(socket));
-    const Napi::Object out = Napi::Object::New(env);
-    out.Set("close", Napi::Function::New(
-                         env, [holder](const Napi::CallbackInfo&) { holder->reset(); }, "close"));
+    const std::weak_ptr<os::PacketSocket> open = socket;
+    const Napi::Object out = Closable<os::PacketSocket>::make(env, std::move(socket));
     out.Set("send", Napi::Function::New(
                         env,
-                        [holder](const Napi::CallbackInfo& call) {
+                        [open](const Napi::CallbackInfo& call) {
                           guarded(call, [&](Napi::Env at) {
-                            if (!*holder) throw std::system_error(EPIPE, std::generic_category(), "send");
-                            (*holder)->send(bytes_of(call[0]));
+                            const auto peer = open.lock();
+                            if (!peer) throw std::system_error(EPIPE, std::generic_category(), "send");
+                            peer->send(bytes_of(call[0]));
                             return at.Undefined();
                           });
                         },

@@ -35,19 +35,14 @@ Napi::Value listen(const Napi::CallbackInfo& info, bool tagged) {
   return guarded(info, [&](Napi::Env env) {
     const Napi::Object address = info[0].As<Napi::Object>();
     const auto callback = std::make_shared<Callback>(env, info[1].As<Napi::Function>(), "listen", true);
-    const auto listener = std::make_shared<std::unique_ptr<os::StreamListener>>(
-        std::make_unique<os::StreamListener>(listen_at(address), tagged, [callback, tagged](os::Descriptor stream, uint64_t id) {
-          const int fd = stream.release();
-          callback->call([fd, id, tagged](Napi::Env at, Napi::Function function) {
-            if (tagged) function.Call({Napi::Number::New(at, fd), Napi::BigInt::New(at, id)});
-            else function.Call({Napi::Number::New(at, fd)});
-          });
-        }));
-    const Napi::Object out = Napi::Object::New(env);
-    out.Set("port", address.Has("vsockPort") ? address.Get("vsockPort") : Napi::Number::New(env, 0));
-    out.Set("close", Napi::Function::New(
-                         env, [listener](const Napi::CallbackInfo&) { listener->reset(); }, "close"));
-    return out;
+    auto listener = std::make_shared<os::StreamListener>(listen_at(address), tagged, [callback, tagged](os::Descriptor stream, uint64_t id) {
+      const int fd = stream.release();
+      callback->call([fd, id, tagged](Napi::Env at, Napi::Function function) {
+        if (tagged) function.Call({Napi::Number::New(at, fd), Napi::BigInt::New(at, id)});
+        else function.Call({Napi::Number::New(at, fd)});
+      });
+    });
+    return Closable<os::StreamListener>::make(env, std::move(listener));
   });
 }
 

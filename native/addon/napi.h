@@ -117,4 +117,30 @@ class Settler {
   std::shared_ptr<Callback> callback_;
 };
 
+// What works by itself (on a thread, by calling back) as JavaScript holds it: an object with a close() that ends it. The object lives until
+// then, held or not: its work must not end when a garbage collector happens to come by.
+template <typename T>
+class Closable {
+ public:
+  static Napi::Object make(Napi::Env env, std::shared_ptr<T> owned) {
+    const auto state = std::make_shared<State>(State{std::move(owned), {}});
+    const Napi::Object out = Napi::Object::New(env);
+    state->self = Napi::Persistent(out);
+    out.Set("close", Napi::Function::New(
+                         env,
+                         [state](const Napi::CallbackInfo&) {
+                           state->owned.reset();
+                           state->self.Reset();
+                         },
+                         "close"));
+    return out;
+  }
+
+ private:
+  struct State {
+    std::shared_ptr<T> owned;
+    Napi::ObjectReference self;
+  };
+};
+
 }  // namespace tskata::addon

@@ -1,7 +1,7 @@
 /** Descriptors that arrive over handoff.sock, kept under their token until the request that names it comes. */
 import { type ClaimLimits, Claims } from "../base/claims.ts";
 import { TskataError } from "../base/errors.ts";
-import { type FdReceiver, native } from "../native.ts";
+import { type Closable, native } from "../native.ts";
 import type { Handoff } from "../protocols/generated/control.ts";
 
 /**
@@ -19,7 +19,7 @@ export interface Descriptors {
 }
 
 export class Handoffs {
-  readonly #receiver: FdReceiver;
+  readonly #receiver: Closable;
   readonly #claims: Claims<string, number[]>;
 
   constructor(path: string, limits: ClaimLimits = LIMITS) {

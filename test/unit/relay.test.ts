@@ -3,6 +3,8 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, readSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import test, { type ExecutionContext } from "ava";
 import { native } from "../../src/native.ts";
 import { repository, runProgram, temporaryFolder } from "./helpers.ts";
@@ -192,6 +194,24 @@ test("listenStream hands every connection on", async (t) => {
   for (const one of [fd, caller]) closeSync(one);
   listener.close();
   t.throws(() => native().connectUnix(path, "stream"));
+});
+
+test("a listener goes on though nothing holds it and the collector has come by", async (t) => {
+  const path = join(temporaryFolder(t), "held.sock");
+  let arrived = Promise.withResolvers<number>();
+  const listener = new WeakRef(native().listenStream({ unixPath: path }, (fd) => arrived.resolve(fd)));
+  t.teardown(() => listener.deref()?.close());
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  for (let turn = 0; turn < 3; turn++) {
+    collect();
+    await new Promise((done) => setImmediate(done)); // finalizers run here
+    arrived = Promise.withResolvers<number>();
+    const caller = dial(path, "hello");
+    const fd = await arrived.promise;
+    t.is(read(fd), "hello");
+    for (const one of [fd, caller]) closeSync(one);
+  }
 });
 
 test("listenTagged: the id comes first, in one piece or in many; what follows it is the stream's", async (t) => {
