@@ -12,6 +12,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <thread>
 
 #include "jail/filter.h"
 
@@ -40,5 +41,7 @@ void plan();
 void close(Mode mode);
 // `registered` is called once a close() that starts from then on knows the thread.
 void enter_thread(Role role, const std::function<void()>& registered = {});
+// A thread that enters and then does `body`. Returns once a close() knows it: one that it did not would get JavaScript's list, too.
+std::thread start_thread(Role role, std::function<void()> body);
 
 }  // namespace tskata::jail

@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -235,6 +236,17 @@ void enter_thread(Role role, const std::function<void()>& registered) {
   const Mode mode = it.mode;
   lock.unlock();
   narrow(role, mode);
+}
+
+std::thread start_thread(Role role, std::function<void()> body) {
+  std::promise<void> registered;
+  const std::future<void> known = registered.get_future();
+  std::thread out([role, body = std::move(body), registered = std::move(registered)]() mutable {
+    enter_thread(role, [&registered] { registered.set_value(); });
+    body();
+  });
+  known.wait();
+  return out;
 }
 
 }  // namespace tskata::jail

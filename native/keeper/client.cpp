@@ -5,7 +5,8 @@
 
 #include <array>
 #include <cstring>
-#include <string>
+
+#include "linux/proc_path.h"
 
 namespace tskata::keeper {
 
@@ -73,8 +74,7 @@ void Client::clear() {
 
 // A folder that is open, not only named: older kernels take no O_PATH descriptor for a mount.
 bool Client::anchor(uint64_t mount, int path) {
-  const std::string name = "/proc/self/fd/" + std::to_string(path);
-  const os::Descriptor folder(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const os::Descriptor folder(::open(os::proc_path(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder) return false;
   try {
     ask({Call::anchor, 0, mount}, folder.get());

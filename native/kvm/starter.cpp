@@ -8,8 +8,7 @@
 namespace tskata::kvm {
 
 void Starter::start() {
-  thread_ = std::thread([this] { serve(); });
-  registered_.wait();  // a jail that closed before it knew the thread would give it JavaScript's list, too
+  thread_ = jail::start_thread(jail::Role::starter, [this] { serve(); });
 }
 
 void Starter::stop() {
@@ -33,7 +32,6 @@ void Starter::run(const std::function<void()>& work) {
 }
 
 void Starter::serve() {
-  jail::enter_thread(jail::Role::starter, [this] { registered_.count_down(); });
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return work_ != nullptr || over_; });

@@ -4,7 +4,6 @@
 #include <condition_variable>
 #include <exception>
 #include <functional>
-#include <latch>
 #include <mutex>
 #include <thread>
 
@@ -24,8 +23,7 @@ class Starter {
   void serve();
 
   std::thread thread_;
-  std::latch registered_{1};  // with the jail
-  std::mutex turn_;           // of the callers
+  std::mutex turn_;  // of the callers
   std::mutex mutex_;
   std::condition_variable changed_;
   const std::function<void()>* work_ = nullptr;

@@ -66,6 +66,4 @@ os::Descriptor Root::make_file(const std::string& path) const {
   return out;
 }
 
-std::string proc_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
-
 }  // namespace tskata::launcher

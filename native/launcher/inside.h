@@ -27,7 +27,4 @@ class Root {
   os::Descriptor root_;
 };
 
-// A name for a descriptor that any system call takes.
-std::string proc_path(int fd);
-
 }  // namespace tskata::launcher

@@ -14,6 +14,7 @@ extern "C" int umount2(const char* target, int flags) noexcept;
 
 #include "launcher/copy.h"
 #include "launcher/step.h"
+#include "linux/proc_path.h"
 
 namespace tskata::launcher {
 
@@ -69,7 +70,7 @@ void bind(const Root& root, const Mount& mount) {
 void mount_cgroup_tree(const Root& root, const Plan& plan, const Mount& mount) {
   if ((plan.new_namespaces & CLONE_NEWCGROUP) != 0) {
     const os::Descriptor target = root.make_folder(mount.target);
-    if (::mount("cgroup", proc_path(target.get()).c_str(), "cgroup2", mount.flags, nullptr) == 0) return;
+    if (::mount("cgroup", os::proc_path(target.get()).c_str(), "cgroup2", mount.flags, nullptr) == 0) return;
     // The guest's own hierarchy is there already, below a /sys that had to be bound whole (bind_sysfs_instead).
     if (errno != EBUSY) throw StepError(step_of(mount), errno);
   }
@@ -96,7 +97,7 @@ void copy_up(const Root& root, const Mount& mount) {
   // A folder of the guest's own /run that only this mount namespace has covered.
   const std::string draft = "/run/tskata/copy-up";
   attempt(::mount(mount.source.c_str(), draft.c_str(), "tmpfs", mount.flags & ~1ul /* MS_RDONLY */, mount.data.c_str()), step);
-  const os::Descriptor from(attempt(::open(proc_path(covered.get()).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), step));
+  const os::Descriptor from(attempt(::open(os::proc_path(covered.get()).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), step));
   const os::Descriptor to(attempt(::open(draft.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), step));
   copy_folder(from.get(), to.get());
   const os::Descriptor tree(clone_tree(draft, false, step));
@@ -113,7 +114,7 @@ void remount(const Root& root, const Mount& mount) {
 
 void mount_filesystem(const Root& root, const Plan& plan, const Mount& mount) {
   const os::Descriptor target = root.make_folder(mount.target);
-  const std::string path = proc_path(target.get());
+  const std::string path = os::proc_path(target.get());
   const void* const data = mount.data.empty() ? nullptr : mount.data.c_str();
   if (::mount(mount.source.c_str(), path.c_str(), mount.type.c_str(), mount.flags, data) < 0) {
     if (bind_sysfs_instead(root, plan, mount)) return;
@@ -131,7 +132,7 @@ void set_propagation(const Root& root, const Mount& mount) {
   const os::Descriptor target = root.find(mount.target);
   attempt(target ? 0 : -1, step_of(mount));
   for (const uint64_t flags : mount.propagation) {
-    attempt(::mount(nullptr, proc_path(target.get()).c_str(), nullptr, flags, nullptr), step_of(mount) + ": set its propagation");
+    attempt(::mount(nullptr, os::proc_path(target.get()).c_str(), nullptr, flags, nullptr), step_of(mount) + ": set its propagation");
   }
 }
 
@@ -153,7 +154,7 @@ void make_readonly(const Root& root, const std::string& path) {
     if (errno == ENOENT || errno == ENOTDIR) return;
     throw StepError(step, errno);
   }
-  const os::Descriptor tree(clone_tree(proc_path(target.get()), true, step));
+  const os::Descriptor tree(clone_tree(os::proc_path(target.get()), true, step));
   set_attributes(tree.get(), MOUNT_ATTR_RDONLY, 0, true, step);
   attach(tree.get(), target.get(), step);
 }
@@ -166,12 +167,12 @@ void mask(const Root& root, const std::string& path) {
     throw StepError(step, errno);
   }
   if (is_folder(target.get())) {
-    attempt(::mount("tmpfs", proc_path(target.get()).c_str(), "tmpfs", 1 /* MS_RDONLY */, "size=0k"), step);
+    attempt(::mount("tmpfs", os::proc_path(target.get()).c_str(), "tmpfs", 1 /* MS_RDONLY */, "size=0k"), step);
     return;
   }
   const os::Descriptor null = root.find("/dev/null");
   attempt(null ? 0 : -1, step);
-  const os::Descriptor tree(clone_tree(proc_path(null.get()), false, step));
+  const os::Descriptor tree(clone_tree(os::proc_path(null.get()), false, step));
   attach(tree.get(), target.get(), step);
 }
 

@@ -8,6 +8,8 @@
 
 #include <cstring>
 
+#include "linux/proc_path.h"
+
 namespace tskata::os {
 
 namespace {
@@ -24,7 +26,7 @@ struct Address {
       const size_t slash = path.rfind('/');
       if (slash == std::string::npos) throw std::system_error(ENAMETOOLONG, std::generic_category(), "socket path");
       folder.reset(checked(::open(path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), "open"));
-      usable = "/proc/self/fd/" + std::to_string(folder.get()) + path.substr(slash);
+      usable = proc_path(folder.get()) + path.substr(slash);
       if (usable.size() >= sizeof address.sun_path) throw std::system_error(ENAMETOOLONG, std::generic_category(), "socket path");
     }
     std::memcpy(address.sun_path, usable.c_str(), usable.size() + 1);

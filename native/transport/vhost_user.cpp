@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "jail/jail.h"
+#include "linux/proc_path.h"
 #include "linux/unix_socket.h"
 
 namespace tskata::transport {
@@ -113,7 +114,7 @@ struct RegionMessage {
 // device expects (block, fail, act); non-blocking, so that a front-end which drains or fills it stops no thread of ours.
 Descriptor ring_event(Descriptor fd) {
   std::array<char, 64> target{};
-  const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), target.data(), target.size());
+  const ssize_t length = ::readlink(os::proc_path(fd.get()).c_str(), target.data(), target.size());
   checked(static_cast<int>(length), "readlink");
   if (std::string_view(target.data(), static_cast<size_t>(length)) != "anon_inode:[eventfd]") {
     throw std::runtime_error("ring descriptor is not an eventfd");

@@ -14,9 +14,8 @@
 #include <array>
 #include <cstdio>
 #include <cstring>
-#include <latch>
 
-#include "devices/fs/proc_path.h"
+#include "linux/proc_path.h"
 #include "jail/jail.h"
 
 namespace tskata::devices::fs {
@@ -70,12 +69,7 @@ HostWatch::HostWatch()
     return;
   }
   stop_.reset(os::checked(::eventfd(0, EFD_CLOEXEC), "eventfd"));
-  std::latch registered(1);
-  thread_ = std::thread([this, &registered] {
-    jail::enter_thread(jail::Role::device, [&registered] { registered.count_down(); });
-    run();
-  });
-  registered.wait();
+  thread_ = jail::start_thread(jail::Role::device, [this] { run(); });
 }
 
 HostWatch::~HostWatch() {
@@ -98,7 +92,7 @@ void HostWatch::add(uint64_t node, uint64_t mount, int path, bool top) {
   const std::lock_guard lock(mutex_);
   std::string handle = key_of(path);
   const uint64_t mask = folder ? uint64_t{kinds} | FAN_EVENT_ON_CHILD | FAN_ONDIR : uint64_t{file_mask};
-  const std::string name = proc_path(path);
+  const std::string name = os::proc_path(path);
   // The author's watcher first: no event without one.
   if (handle.empty() || ::fanotify_mark(fanotify_.get(), FAN_MARK_ADD, mask, AT_FDCWD, name.c_str()) != 0) return say_once("fanotify_mark", errno);
   const int watch = ::inotify_add_watch(inotify_.get(), name.c_str(), folder ? folder_mask : file_mask);
@@ -120,7 +114,7 @@ void HostWatch::remove(uint64_t node, int path) {
   if (watched == watches_.end()) return;
   std::erase_if(watched->second.watchers, [node](const Watcher& one) { return one.node == node; });
   if (!watched->second.watchers.empty()) return;
-  if (path >= 0) (void)::fanotify_mark(fanotify_.get(), FAN_MARK_REMOVE, watched->second.marked, AT_FDCWD, proc_path(path).c_str());
+  if (path >= 0) (void)::fanotify_mark(fanotify_.get(), FAN_MARK_REMOVE, watched->second.marked, AT_FDCWD, os::proc_path(path).c_str());
   (void)::inotify_rm_watch(inotify_.get(), watch);
   watches_.erase(watched);
 }

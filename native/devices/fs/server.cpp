@@ -13,7 +13,7 @@
 #include <array>
 #include <climits>
 
-#include "devices/fs/proc_path.h"
+#include "linux/proc_path.h"
 #include "linux/mount_table.h"
 
 namespace tskata::devices::fs {
@@ -26,7 +26,7 @@ constexpr uint16_t max_pages = max_write / 4096;
 // Below the folder, relative to it.
 std::vector<std::string> mounts_of_tree(int folder) {
   std::array<char, PATH_MAX> link;
-  const ssize_t length = ::readlinkat(AT_FDCWD, proc_path(folder).c_str(), link.data(), link.size());
+  const ssize_t length = ::readlinkat(AT_FDCWD, os::proc_path(folder).c_str(), link.data(), link.size());
   os::checked(static_cast<int>(length), "readlinkat");
   const std::string top(link.data(), static_cast<size_t>(length));
   const os::Descriptor proc(os::checked(::open("/proc/thread-self", O_PATH | O_DIRECTORY | O_CLOEXEC), "open /proc/thread-self"));
@@ -45,7 +45,7 @@ int sync_mount(int top, const std::string& point) {
   const os::Descriptor found(static_cast<int>(::syscall(SYS_openat2, top, point.c_str(), &how, sizeof how)));
   struct stat facts {};
   if (!found || ::fstat(found.get(), &facts) != 0 || (!S_ISREG(facts.st_mode) && !S_ISDIR(facts.st_mode))) return 0;
-  const os::Descriptor opened(::open(proc_path(found.get()).c_str(), O_RDONLY | O_CLOEXEC));
+  const os::Descriptor opened(::open(os::proc_path(found.get()).c_str(), O_RDONLY | O_CLOEXEC));
   return !opened || ::syncfs(opened.get()) == 0 ? 0 : errno;
 }
 
@@ -200,7 +200,7 @@ size_t Server::syncfs(Request& request) {
 os::Descriptor Server::reopen(Inode& inode, int flags) {
   // Opening a FIFO would block, a device would act: neither is ever opened for a guest.
   if (inode.type != S_IFREG && inode.type != S_IFDIR) throw std::system_error(EINVAL, std::generic_category());
-  return os::Descriptor(os::checked(::open(proc_path(inodes_.path(inode)->get()).c_str(), flags | O_CLOEXEC), "open"));
+  return os::Descriptor(os::checked(::open(os::proc_path(inodes_.path(inode)->get()).c_str(), flags | O_CLOEXEC), "open"));
 }
 
 }  // namespace tskata::devices::fs

@@ -99,6 +99,7 @@ class Server {
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
   fuse_attr_out attributes_reply(const Inode& inode, int fd);
   size_t read_directory(Request& request, bool plus);
+  size_t remove_name(Request& request, int flags);
   size_t rename_with(Request& request, uint64_t new_parent, unsigned flags);
   os::Descriptor reopen(Inode& inode, int flags);
   size_t reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd);

@@ -8,7 +8,7 @@
 #include <array>
 
 #include "devices/fs/caller.h"
-#include "devices/fs/proc_path.h"
+#include "linux/proc_path.h"
 #include "devices/fs/server.h"
 #include "devices/fs/set_id.h"
 
@@ -175,7 +175,7 @@ size_t Server::setattr(Request& request) {
   }
   if ((in.valid & FATTR_MODE) != 0) {
     if (inode->type == S_IFLNK) throw std::system_error(EOPNOTSUPP, std::generic_category());
-    os::checked(::chmod(proc_path(path).c_str(), in.mode & 07777), "chmod");
+    os::checked(::chmod(os::proc_path(path).c_str(), in.mode & 07777), "chmod");
   }
   if ((in.valid & FATTR_SIZE) != 0) {
     if (in.size > INT64_MAX) throw malformed();
@@ -238,17 +238,14 @@ size_t Server::mkdir(Request& request) {
   return request.reply(lookup_name(*parent, name));
 }
 
-size_t Server::unlink(Request& request) {
-  const std::string name = request.take_name();
-  if (replays_for(request) && replays_.take(ChangeKind::remove, request.header().nodeid, name)) return request.reply_empty();
-  os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), 0), "unlinkat");
-  return request.reply_empty();
-}
+size_t Server::unlink(Request& request) { return remove_name(request, 0); }
 
-size_t Server::rmdir(Request& request) {
+size_t Server::rmdir(Request& request) { return remove_name(request, AT_REMOVEDIR); }
+
+size_t Server::remove_name(Request& request, int flags) {
   const std::string name = request.take_name();
   if (replays_for(request) && replays_.take(ChangeKind::remove, request.header().nodeid, name)) return request.reply_empty();
-  os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), AT_REMOVEDIR), "unlinkat");
+  os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), flags), "unlinkat");
   return request.reply_empty();
 }
 
@@ -278,7 +275,7 @@ size_t Server::link(Request& request) {
   const InodeRef parent = inodes_.get(request.header().nodeid);
   // By way of /proc: linkat with AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
   const PathRef path = inodes_.path_beside(*inode, *parent);
-  os::checked(::linkat(AT_FDCWD, proc_path(path->get()).c_str(), inodes_.path(*parent)->get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
+  os::checked(::linkat(AT_FDCWD, os::proc_path(path->get()).c_str(), inodes_.path(*parent)->get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
   return request.reply(lookup_name(*parent, name));
 }
 

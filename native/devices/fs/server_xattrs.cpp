@@ -1,7 +1,7 @@
 // Extended attributes, by way of /proc so that an O_PATH descriptor serves; a symlink's leads to the symlink itself.
 #include <sys/xattr.h>
 
-#include "devices/fs/proc_path.h"
+#include "linux/proc_path.h"
 #include "devices/fs/server.h"
 
 namespace tskata::devices::fs {
@@ -18,10 +18,10 @@ size_t Server::setxattr(Request& request) {
   const std::vector<std::byte> value = request.take_bytes(in.size, max_value);
   const InodeRef inode = inodes_.get(request.header().nodeid);
   const PathRef path = inodes_.path(*inode);
-  os::checked(::setxattr(proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)), "setxattr");
+  os::checked(::setxattr(os::proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)), "setxattr");
   if ((in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0) {
     struct stat now {};
-    if (::stat(proc_path(path->get()).c_str(), &now) == 0) (void)::chmod(proc_path(path->get()).c_str(), now.st_mode & 07777 & ~S_ISGID);
+    if (::stat(os::proc_path(path->get()).c_str(), &now) == 0) (void)::chmod(os::proc_path(path->get()).c_str(), now.st_mode & 07777 & ~S_ISGID);
   }
   return request.reply_empty();
 }
@@ -32,7 +32,7 @@ size_t Server::getxattr(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
   const PathRef path = inodes_.path(*inode);
   std::vector<std::byte> value(std::min<size_t>(in.size, max_value));
-  const ssize_t length = ::getxattr(proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size());
+  const ssize_t length = ::getxattr(os::proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size());
   os::checked(static_cast<int>(length), "getxattr");
   if (in.size == 0) return request.reply(fuse_getxattr_out{static_cast<uint32_t>(length), 0});
   return request.reply(std::span<const std::byte>(value).first(static_cast<size_t>(length)));
@@ -43,7 +43,7 @@ size_t Server::listxattr(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
   std::vector<char> names(std::min<size_t>(in.size, max_value));
   const PathRef path = inodes_.path(*inode);
-  const ssize_t length = ::listxattr(proc_path(path->get()).c_str(), names.data(), names.size());
+  const ssize_t length = ::listxattr(os::proc_path(path->get()).c_str(), names.data(), names.size());
   os::checked(static_cast<int>(length), "listxattr");
   if (in.size == 0) return request.reply(fuse_getxattr_out{static_cast<uint32_t>(length), 0});
   return request.reply(std::as_bytes(std::span(names)).first(static_cast<size_t>(length)));
@@ -53,7 +53,7 @@ size_t Server::removexattr(Request& request) {
   const std::string name = request.take_string(255);
   const InodeRef inode = inodes_.get(request.header().nodeid);
   const PathRef path = inodes_.path(*inode);
-  os::checked(::removexattr(proc_path(path->get()).c_str(), name.c_str()), "removexattr");
+  os::checked(::removexattr(os::proc_path(path->get()).c_str(), name.c_str()), "removexattr");
   return request.reply_empty();
 }
 

@@ -2,8 +2,8 @@
 #pragma once
 #include <string>
 
-namespace tskata::devices::fs {
+namespace tskata::os {
 
 inline std::string proc_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
-}  // namespace tskata::devices::fs
+}  // namespace tskata::os
