@@ -22,8 +22,11 @@ export interface HostMarks {
 /** Source of the tmpfs mounts that tests make themselves. */
 export const TEST_DISK = "tskata-test-disk";
 
-/** What the product and QEMU could call a file of theirs; `tskata-…` are the folders of tests, fuzzers and testbeds that run beside. */
-const PRODUCTS = /^\.?(tskata(?!-)|qemu|node-compile-cache)/;
+/**
+ * What the product and QEMU could call a file of theirs; `tskata-…` are the folders of tests, fuzzers and testbeds that run beside. Node's cache of
+ * compiled code is not looked for: whatever else runs on the host's node makes it at any time.
+ */
+const PRODUCTS = /^\.?(tskata(?!-)|qemu)/;
 
 /** By a name that says what it is. */
 export type HostState = ReadonlySet<string>;

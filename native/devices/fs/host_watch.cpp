@@ -29,8 +29,10 @@ constexpr uint32_t folder_mask = kinds | IN_EXCL_UNLINK;
 constexpr uint32_t file_mask = IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE;
 
 constexpr size_t buffer_bytes = 64 * 1024;
-constexpr int most_reads = 64;  // of one round: others want the lock, too
-constexpr int wait_ms = 1;      // between looks for what is waited for
+constexpr int most_reads = 64;         // of one round: others want the lock, too
+constexpr int wait_ms = 1;             // between looks for what is waited for
+constexpr size_t most_kept = 100'000;  // that the guest, which may be paused, has not asked for: further ones stay in the kernel's bounded queues
+constexpr int full_wait_ms = 20;
 constexpr std::chrono::milliseconds mate_wait{5};
 constexpr std::chrono::milliseconds longest_wait{200};  // then it is taken for the host's
 
@@ -147,11 +149,17 @@ void HostWatch::deliver(std::unique_lock<std::mutex> lock) {
 void HostWatch::run() {
   bool waiting = false;
   for (;;) {
-    std::array<pollfd, 2> polled{{{inotify_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
-    (void)::poll(polled.data(), polled.size(), waiting ? wait_ms : -1);
-    if (polled[1].revents != 0) return;
-    waiting = read_round();
+    const bool full = is_full();
+    std::array<pollfd, 2> polled{{{stop_.get(), POLLIN, 0}, {full ? -1 : inotify_.get(), POLLIN, 0}}};
+    (void)::poll(polled.data(), polled.size(), full ? full_wait_ms : waiting ? wait_ms : -1);
+    if (polled[0].revents != 0) return;
+    if (!full) waiting = read_round();
   }
+}
+
+bool HostWatch::is_full() {
+  const std::lock_guard lock(mutex_);
+  return changes_.size() >= most_kept;
 }
 
 // Whether something waits.

@@ -84,6 +84,7 @@ class HostWatch {
   enum class Author { own, foreign, unknown };
 
   void run();
+  bool is_full();
   bool read_round();
   bool read_events();
   void read_authors();

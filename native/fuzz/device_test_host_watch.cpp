@@ -1,0 +1,110 @@
+// Changes that the host makes to volumes, as the file server hears of them: whose they were and how many are kept for a guest that does not ask.
+#include <fcntl.h>
+#include <sys/wait.h>
+
+#include <mutex>
+
+#include "devices/fs/host_watch.h"
+#include "fuzz/device_test.h"
+
+namespace tskata::testing {
+
+namespace {
+
+using devices::fs::Change;
+using devices::fs::ChangeKind;
+using devices::fs::HostWatch;
+
+constexpr uint64_t node = 7;
+constexpr uint64_t mount = 1;
+
+// A watched folder, and another process that changes it.
+class Watched {
+ public:
+  Watched() {
+    const os::Descriptor path(os::checked(::open(folder_.path().c_str(), O_PATH | O_CLOEXEC), "open"));
+    watch_.add(node, mount, path.get(), true);
+  }
+
+  void by_another(const std::function<void(const Watched&)>& work) {
+    const pid_t child = os::checked(::fork(), "fork");
+    if (child == 0) {
+      work(*this);
+      ::_exit(0);
+    }
+    int status = -1;
+    expect(::waitpid(child, &status, 0) == child && status == 0, "the other process has done its work");
+  }
+
+  // Events: create, close_write, remove.
+  void touch(const std::string& name) const {
+    const std::string path = folder_ / name;
+    const int fd = ::open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    ::close(fd);
+    ::unlink(path.c_str());
+  }
+
+  // What was told until a removal of the name.
+  std::vector<Change> until_removed(const std::string& name) {
+    std::vector<Change> out;
+    for (;;) {
+      std::promise<std::vector<Change>> told;
+      watch_.next(1000, [&told](std::vector<Change> changes) { told.set_value(std::move(changes)); });
+      auto more = told.get_future();
+      expect(more.wait_for(std::chrono::seconds(60)) == std::future_status::ready, "changes are told");
+      for (Change& change : more.get()) {
+        out.push_back(std::move(change));
+        if (out.back().kind == ChangeKind::remove && out.back().name == name) return out;
+      }
+    }
+  }
+
+ private:
+  TemporaryFolder folder_;
+  HostWatch watch_;
+};
+
+void own_changes_are_no_news() {
+  Watched watched;
+  watched.touch("own");
+  watched.by_another([](const Watched& folder) { folder.touch("other"); });
+  const std::vector<Change> told = watched.until_removed("other");
+  const std::vector<Change> expected = {{ChangeKind::create, false, node, "other", Change::outside, {}},
+                                        {ChangeKind::close_write, false, node, "other", Change::outside, {}},
+                                        {ChangeKind::remove, false, node, "other", Change::outside, {}}};
+  expect(told == expected, "the other's changes alone, in their order");
+}
+
+void unasked_changes_are_bounded() {
+  constexpr size_t files = 100'000;
+  Watched watched;
+  // In pieces that the kernel's queue has room for, so that what is missing then was refused for its number.
+  for (size_t piece = 0; piece < 100; ++piece) {
+    watched.by_another([](const Watched& folder) {
+      for (size_t i = 0; i < files / 100; ++i) folder.touch("name-" + std::to_string(i % 50));
+    });
+  }
+  std::promise<void> asked;
+  std::jthread later([&] {
+    asked.get_future().wait();
+    // Again and again: until the queue has room for it.
+    for (int i = 0; i < 200; ++i) {
+      watched.by_another([](const Watched& folder) { folder.touch("last"); });
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  });
+  asked.set_value();
+  const size_t told = watched.until_removed("last").size();
+  expect(told > 50'000 && told < 200'000, "so many are kept: " + std::to_string(told) + " of " + std::to_string(files * 3));
+}
+
+}  // namespace
+
+std::vector<Case> host_watch_cases() {
+  return {
+      {"host watch: what the file server does itself is no news", own_changes_are_no_news},
+      {"host watch: changes that nobody asks for are kept up to a number", unasked_changes_are_bounded},
+  };
+}
+
+}  // namespace tskata::testing
