@@ -29,9 +29,8 @@ constexpr uint32_t folder_mask = kinds | IN_EXCL_UNLINK;
 constexpr uint32_t file_mask = IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE;
 
 constexpr size_t buffer_bytes = 64 * 1024;
-constexpr int most_reads = 64;         // of one round: others want the lock, too
-constexpr int wait_ms = 1;             // between looks for what is waited for
-constexpr size_t most_kept = 100'000;  // that the guest, which may be paused, has not asked for: further ones stay in the kernel's bounded queues
+constexpr int most_reads = 64;  // of one round: others want the lock, too
+constexpr int wait_ms = 1;      // between looks for what is waited for
 constexpr int full_wait_ms = 20;
 constexpr std::chrono::milliseconds mate_wait{5};
 constexpr std::chrono::milliseconds longest_wait{200};  // then it is taken for the host's
@@ -63,8 +62,9 @@ std::string with_name(const std::string& folder, const std::string& name) { retu
 
 }  // namespace
 
-HostWatch::HostWatch()
-    : inotify_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)),
+HostWatch::HostWatch(size_t most_kept)
+    : most_kept_(most_kept),
+      inotify_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)),
       fanotify_(inotify_ ? ::fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_DFID_NAME | FAN_REPORT_FID | FAN_NONBLOCK | FAN_CLOEXEC, 0) : -1) {
   if (!fanotify_) {
     say_once(inotify_ ? "fanotify_init" : "inotify_init1", errno);
@@ -159,7 +159,7 @@ void HostWatch::run() {
 
 bool HostWatch::is_full() {
   const std::lock_guard lock(mutex_);
-  return changes_.size() >= most_kept;
+  return changes_.size() >= most_kept_;
 }
 
 // Whether something waits.

@@ -42,8 +42,9 @@ class HostWatch {
  public:
   using Report = std::function<void(std::vector<Change>)>;
 
-  // Without the kernel's watchers (old kernel, or the host's limits are reached) nothing is watched, which is said once on stderr.
-  HostWatch();
+  // Without the kernel's watchers (old kernel, or the host's limits are reached) nothing is watched, which is said once on stderr. When so many
+  // changes are kept for a guest that does not ask for them, further ones stay in the kernel's queues, which are bounded.
+  explicit HostWatch(size_t most_kept = 100'000);
   ~HostWatch();
   HostWatch(const HostWatch&) = delete;
   HostWatch& operator=(const HostWatch&) = delete;
@@ -96,6 +97,7 @@ class HostWatch {
   void say_once(const char* what, int error);
   void deliver(std::unique_lock<std::mutex> lock);
 
+  const size_t most_kept_;
   os::Descriptor inotify_, fanotify_, stop_;
   std::mutex mutex_;  // what follows
   std::unordered_map<int, Watched> watches_;
