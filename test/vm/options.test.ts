@@ -65,7 +65,7 @@ test.serial("a page size that the guest has not is refused by its name", async (
 
 test.serial("io weight and throttles reach the cgroup; a device that is not there is refused by name", async (t) => {
   // The guest's only disk is its own read-only image, so what can be shown is that the kernel has taken the values.
-  const disk = await scratch.sh("pod", 'awk \'$4 == "vda" { print $1 ":" $2 }\' /proc/partitions');
+  const disk = await scratch.sh("pod", 'awk \'$4 == "vda" || $4 == "pmem0" { print $1 ":" $2 }\' /proc/partitions');
   t.regex(disk, /^\d+:0$/);
   const [major = 0, minor = 0] = disk.split(":").map(Number);
   const device = { major, minor };
