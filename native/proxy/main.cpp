@@ -24,13 +24,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proxy/confine.h"
 #include "proxy/ending.h"
 
 namespace {
 
 [[noreturn]] void die_by(int signal_number) {
-  const rlimit none = {0, 0};
-  setrlimit(RLIMIT_CORE, &none);  // the guest process's core, if any, is not ours
   signal(signal_number, SIG_DFL);
   sigset_t only;
   sigemptyset(&only);
@@ -93,7 +92,8 @@ int main(int argc, char** argv) {
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, nullptr);
   const int signals = signalfd(-1, &all, SFD_NONBLOCK | SFD_CLOEXEC);
-  if (signals < 0 || chdir("/") != 0) return 2;
+  const rlimit none = {0, 0};  // the guest process's core, if any, is not ours
+  if (signals < 0 || chdir("/") != 0 || setrlimit(RLIMIT_CORE, &none) != 0 || !tskata::proxy::confine()) return 2;
   tell_pid(socket);
   if (tty >= 0) forward_size(socket, tty);
   pollfd wait[2] = {{socket, POLLIN, 0}, {signals, POLLIN, 0}};

@@ -133,6 +133,12 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
     t.is(thread.status["Seccomp"], "2");
   }
 
+  for (const thread of threadsOf((await scratch.state("held")).pid)) {
+    t.deepEqual(capabilitiesOf(thread), capabilities(NOTHING), "proxy");
+    t.is(thread.status["NoNewPrivs"], "1");
+    t.is(thread.status["Seccomp"], "2");
+  }
+
   const limits = readFileSync(`/proc/${sandbox}/limits`, "utf8");
   t.regex(limits, /^Max core file size\s+0\s+0/m);
   t.regex(limits, /^Max msgqueue size\s+0\s+0/m);

@@ -1,0 +1,92 @@
+/** native/proxy, as the command line starts it: what it may still do, what it forwards, how it ends. The sandbox process's part is played here. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import test, { type ExecutionContext } from "ava";
+import { type ProxyProcess, startProxy } from "../../src/lifecycle/proxy.ts";
+import { native, type PacketSocket } from "../../src/native.ts";
+import { repository } from "./helpers.ts";
+
+const program = join(repository, "dist/lib/tskata-proxy");
+const KILL = 9;
+const STOP = 19;
+
+interface Running {
+  readonly proxy: ProxyProcess;
+  readonly socket: PacketSocket;
+  /** The next message. */
+  next(): Promise<Buffer>;
+}
+
+async function start(t: ExecutionContext): Promise<Running> {
+  const proxy = startProxy(program, [], undefined);
+  const queue: Buffer[] = [];
+  let wake = (): void => {};
+  const socket = native().packetSocket(proxy.socket, (message) => {
+    if (message !== null) queue.push(message);
+    wake();
+  });
+  t.teardown(() => {
+    socket.close();
+    proxy.kill();
+  });
+  const next = async (): Promise<Buffer> => {
+    while (queue.length === 0) await new Promise<void>((done) => (wake = done));
+    return queue.shift() ?? Buffer.alloc(0);
+  };
+  const hello = await next();
+  t.deepEqual([hello[0], hello.readUInt32LE(1)], [0x50, proxy.ref.pid]);
+  return { proxy, socket, next };
+}
+
+function exitMessage(waitStatus: number): Buffer {
+  const message = Buffer.from("X\0\0\0\0");
+  message.writeInt32LE(waitStatus, 1);
+  return message;
+}
+
+test("it has no capability, can gain none, and has its list of system calls before it says who it is", async (t) => {
+  const { proxy } = await start(t);
+  const status = readFileSync(`/proc/${proxy.ref.pid}/status`, "utf8");
+  for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) t.regex(status, new RegExp(`^${set}:\\t0{16}$`, "m"));
+  t.regex(status, /^NoNewPrivs:\t1$/m);
+  t.regex(status, /^Seccomp:\t2$/m);
+});
+
+test("every signal that can be caught is forwarded; a stop and its end are survived", async (t) => {
+  const { proxy, next } = await start(t);
+  const { pid } = proxy.ref;
+  for (let number = 1; number <= 64; number++) {
+    // SIGCHLD is its own; 32 and 33 are the C library's, and no one's to send.
+    if ([KILL, STOP, 17, 32, 33].includes(number)) continue;
+    process.kill(pid, number);
+    t.deepEqual([...(await next())], [0x53, number]);
+  }
+  process.kill(pid, "SIGSTOP");
+  process.kill(pid, "SIGCONT");
+  t.deepEqual([...(await next())], [0x53, 18]);
+  process.kill(pid, "SIGUSR1");
+  t.deepEqual([...(await next())], [0x53, 10]);
+});
+
+test("it ends as the guest's process did, by code or signal, and by SIGKILL when the pod has died", async (t) => {
+  for (const code of [0, 7, 255]) {
+    const { proxy, socket } = await start(t);
+    socket.send(exitMessage(code << 8));
+    t.deepEqual(await proxy.ended, { code, signal: undefined });
+  }
+  for (const [number, signal] of [
+    [1, "SIGHUP"],
+    [6, "SIGABRT"],
+    [KILL, "SIGKILL"],
+    [11, "SIGSEGV"],
+    [15, "SIGTERM"],
+    [31, "SIGSYS"],
+  ] as const) {
+    const { proxy, socket } = await start(t);
+    socket.send(exitMessage(number));
+    t.deepEqual(await proxy.ended, { code: 128 + number, signal });
+  }
+  const { proxy, socket } = await start(t);
+  socket.close();
+  t.is((await proxy.ended).signal, "SIGKILL");
+});
