@@ -2,6 +2,7 @@
 import { TskataError } from "../../src/base/errors.ts";
 import { OCI_VERSION } from "../../src/base/version.ts";
 import type { Device, Hook, IdMapping, Linux, Process, Spec } from "../../src/oci/spec.ts";
+import { sysctlPath } from "../../src/oci/sysctl.ts";
 import { planMount, rootPropagation } from "./mount-options.ts";
 import type { Plan, PlanDevice, PlanHook } from "./plan.ts";
 import { planSeccomp, processPart } from "./process-plan.ts";
@@ -158,13 +159,6 @@ function cpuList(text: string | undefined, field: string): number[] {
     for (let cpu = first; cpu <= last; cpu++) found.add(cpu);
   }
   return [...found];
-}
-
-/** "net.ipv4.ip_forward" or "net/ipv4/conf/eth0.1/forwarding": the first separator met is the one in use (sysctl.d(5)). */
-function sysctlPath(name: string): string {
-  const path = /^[^./]*\//.test(name) ? name : name.replaceAll(/[./]/g, (separator) => (separator === "." ? "/" : "."));
-  if (path.split("/").some((part) => part === "" || part === "." || part === "..")) throw new TskataError("invalid", `linux.sysctl: invalid name "${name}"`);
-  return path;
 }
 
 // -- /dev ------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { type ContainerPaths, cgroupName, containerPaths, type Installation, installation, podPaths } from "../base/paths.ts";
-import { bootId, processRef } from "../base/process.ts";
+import { bootId, isAlive, processRef } from "../base/process.ts";
 import { OCI_VERSION } from "../base/version.ts";
 import { applyAnnotations } from "../config/annotations.ts";
 import { loadConfig } from "../config/config.ts";
@@ -16,9 +16,9 @@ import { placeTrees } from "../host/trees.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { guestSpec } from "../oci/guest-spec.ts";
 import { runHooks, runHooksLeniently } from "../oci/hooks.ts";
-import { podRole } from "../oci/pod.ts";
+import { joinedNamespaces, podRole } from "../oci/pod.ts";
 import { hookState } from "../oci/state.ts";
-import { checkId, exitPath, type StateFile, writeState } from "../oci/state-file.ts";
+import { checkId, exitPath, readState, type StateFile, writeState } from "../oci/state-file.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { inPhase, SpanRecorder } from "../telemetry/spans.ts";
 import { explained } from "./explained.ts";
@@ -26,7 +26,7 @@ import { terminalSize } from "./foreground.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { connectPod, handOver, type PodClient } from "./pod-client.ts";
 import { preparePod, removePodFolder } from "./pod-folder.ts";
-import { findByProxy, findPodOwner, sandboxRef } from "./pods.ts";
+import { findByProxy, findPodByNamespaces, findPodOwner, sandboxRef } from "./pods.ts";
 import { type ProxyProcess, startProxy } from "./proxy.ts";
 import { type SandboxProcess, startSandbox } from "./sandbox-process.ts";
 import { planStdio, type StdioPlan } from "./stdio.ts";
@@ -99,8 +99,9 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
 async function make(work: Work): Promise<ProxyProcess> {
   const { options, bundle, undo } = work;
   await work.spans.measure("make the cgroup", () => makeCgroup(work));
-  const sandbox = await enterPod(work);
-  const guest = guestSpec(options.id, bundle, (pid) => findByProxy(options.root, work.state.pod.folder, pid));
+  const pod = podToJoin(work);
+  const guest = guestSpec(options.id, bundle, (pid) => (pod === undefined ? undefined : findByProxy(options.root, pod().pod.folder, pid)));
+  const sandbox = pod === undefined ? await startPod(work) : await work.spans.measure("join the pod", () => joinPod(work, pod));
 
   const size = bundle.process.consoleSize ?? (options.consoleSocket === undefined ? terminalSize() : undefined);
   const terminal = bundle.process.terminal ?? false;
@@ -187,10 +188,12 @@ interface PodSandbox {
   ready(): Promise<void>;
 }
 
-/** Starts the pod's virtual machine, or joins the one its annotations name. */
-async function enterPod(work: Work): Promise<PodSandbox> {
-  const role = podRole(work.options.id, work.state.annotations);
-  return role.kind === "owner" ? await startPod(work) : await work.spans.measure("join the pod", () => joinPod(work, role.podId));
+/** How to find a container of the pod that this one joins: by its annotations, or by the namespaces it names. */
+function podToJoin({ options, bundle, state }: Work): (() => StateFile) | undefined {
+  const role = podRole(options.id, state.annotations);
+  if (role.kind === "member") return () => findPodOwner(options.root, role.podId);
+  const named = findPodByNamespaces(options.root, joinedNamespaces(bundle.linux));
+  return named === undefined ? undefined : () => readState(options.root, named.id);
 }
 
 async function startPod(work: Work): Promise<PodSandbox> {
@@ -224,14 +227,14 @@ async function endSandbox(sandbox: SandboxProcess, logger: Logger): Promise<void
 }
 
 /** Under the pod's lock, so that the pod's last container is not deleted in the same moment. */
-async function joinPod(work: Work, podId: string): Promise<PodSandbox> {
+async function joinPod(work: Work, find: () => StateFile): Promise<PodSandbox> {
   const { root } = work.options;
-  const folder = findPodOwner(root, podId).pod.folder;
-  using _lock = await lock(folder, `pod ${podId}`);
-  const owner = findPodOwner(root, podId);
-  const sandbox = sandboxRef(owner);
-  if (sandbox === undefined) throw new TskataError("unavailable", `the pod ${podId} is not ready`);
-  update(work, { pod: owner.pod });
+  const { folder, id } = find().pod;
+  using _lock = await lock(folder, `pod ${id}`);
+  const member = find();
+  const sandbox = sandboxRef(member);
+  if (sandbox === undefined || !isAlive(sandbox)) throw new TskataError("unavailable", `the pod ${id} has no running virtual machine`);
+  update(work, { pod: member.pod });
   work.surroundings.podFolder = folder;
   aimFaultAt(root, work.options.id, folder);
   return { pid: sandbox.pid, ready: async () => {} };

@@ -2,6 +2,7 @@
 import { readdirSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
 import { isAlive, type ProcessRef } from "../base/process.ts";
+import type { JoinedNamespace } from "../oci/pod.ts";
 import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
 
 /** Names below --root that can be containers. */
@@ -51,6 +52,26 @@ export function findPodOwner(root: string, podId: string): StateFile {
   if (owner === undefined) throw new TskataError("not-found", `the pod's sandbox container ${podId} does not exist`);
   if (!isAlive(sandboxRef(owner))) throw new TskataError("unavailable", `the pod ${podId} has no running virtual machine`);
   return owner;
+}
+
+/**
+ * A container of the pod that a config joins by the namespaces it names; undefined when none of them is a running container's. An engine's pids
+ * are those of the processes that stand for containers.
+ */
+export function findPodByNamespaces(root: string, joined: readonly JoinedNamespace[]): StateFile | undefined {
+  if (joined.length === 0) return undefined;
+  const states = readStates(root);
+  const found = joined.flatMap(({ type, pid }) => {
+    const state = states.find(({ proxy }) => proxy?.pid === pid);
+    return state === undefined || statusOf(state) === "stopped" ? [] : [{ type, state }];
+  });
+  const [first] = found;
+  const other = found.find(({ state }) => state.pod.folder !== first?.state.pod.folder);
+  if (first === undefined || other === undefined) return first?.state;
+  throw new TskataError(
+    "unsupported",
+    `joining the ${first.type} namespace of ${first.state.id} and the ${other.type} namespace of ${other.state.id} is not supported: they run in two virtual machines`,
+  );
 }
 
 /** The container of this pod whose init the host knows as `proxyPid`. */

@@ -5,6 +5,10 @@ import { TskataError } from "../base/errors.ts";
 import { capabilities } from "./features.ts";
 import { asked, IGNORED, REFUSED, REFUSED_RESOURCES, refuse } from "./refusals.ts";
 import { type Linux, type Process, parseProcess, parseResources, parseSpec, type Resources, type Spec } from "./spec.ts";
+import { checkSysctls } from "./sysctl.ts";
+
+export const HOST_NETWORK =
+  "host networking is not supported: the container runs in a virtual machine of its own; give it a network namespace (linux.namespaces, or without --network host)";
 
 export interface Bundle {
   /** Absolute path of the bundle's folder. */
@@ -26,6 +30,7 @@ export function loadBundle(folder: string, warn: (message: string) => void): Bun
   refuseUnsupported(spec, linux);
   checkNamespaces(spec, linux);
   checkNamespaceSettings(linux);
+  checkSysctls(linux);
   warnOfIgnored(spec, process, warn);
   return { folder: absolute, rootfs, spec, process, linux };
 }
@@ -142,12 +147,7 @@ function checkNamespaces(spec: Spec, linux: Linux): void {
     throw new TskataError("invalid", "unable to set domainname without a private UTS namespace");
   }
   if (!types.has("mount")) throw new TskataError("unsupported", 'linux.namespaces needs "mount": the guest\'s own mounts are not for containers');
-  if (!types.has("network")) {
-    throw new TskataError(
-      "unsupported",
-      "host networking is not supported: the container runs in a virtual machine of its own; give it a network namespace (linux.namespaces, or without --network host)",
-    );
-  }
+  if (!types.has("network")) throw new TskataError("unsupported", HOST_NETWORK);
 }
 
 function refuseUnsupported(spec: Spec, linux: Linux): void {

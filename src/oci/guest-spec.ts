@@ -12,7 +12,8 @@
 import { statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { TskataError } from "../base/errors.ts";
-import type { Bundle } from "./bundle.ts";
+import { type Bundle, HOST_NETWORK } from "./bundle.ts";
+import { pidOfNamespace } from "./pod.ts";
 import type { Mount, Namespace, Spec } from "./spec.ts";
 
 const GUEST_SHARED = "/run/tskata/shared";
@@ -135,8 +136,6 @@ function refuseHostSource(mount: Mount): void {
 
 // -- namespaces ----------------------------------------------------------------------------------------------------------
 
-const SHAREABLE: Readonly<Record<string, string>> = { pid: "pid", ipc: "ipc", uts: "uts" };
-
 interface GuestNamespaces {
   readonly namespaces: Namespace[];
   readonly shared: Record<string, string>;
@@ -146,19 +145,37 @@ function guestNamespaces(namespaces: readonly Namespace[], findInPod: PodLookup)
   const kept: Namespace[] = [];
   const shared: Record<string, string> = {};
   for (const { path, ...namespace } of namespaces) {
-    if (namespace.type === "network") continue;
+    const joined = path !== undefined && path !== "";
+    if (namespace.type === "network") {
+      if (joined) checkNetwork(path, findInPod);
+      continue;
+    }
     kept.push(namespace);
-    if (path === undefined || path === "") continue;
-    shared[namespace.type] = ownerOf(namespace.type, path, findInPod);
+    if (joined) shared[namespace.type] = ownerOf(namespace.type, path, findInPod);
   }
   return { namespaces: kept, shared };
 }
 
+/** Docker gives the host's network by a name for it; what engines make for a pod is another. */
+function checkNetwork(path: string, findInPod: PodLookup): void {
+  const pid = pidOfNamespace("network", path);
+  if (pid !== undefined && findInPod(pid) !== undefined) return;
+  if (inode(path) === inode("/proc/self/ns/net")) throw new TskataError("unsupported", HOST_NETWORK);
+}
+
+function inode(path: string): number {
+  try {
+    return statSync(path).ino;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    throw new TskataError("not-found", `invalid netns path: stat ${path}: ${code === "ENOENT" ? "no such file or directory" : code}`);
+  }
+}
+
 function ownerOf(type: Namespace["type"], path: string, findInPod: PodLookup): string {
-  const file = SHAREABLE[type];
-  if (file === undefined) throw new TskataError("unsupported", `joining the ${type} namespace ${path} is not supported`);
-  const pid = /^\/proc\/(\d+)\/ns\/(\w+)$/.exec(path);
-  const owner = pid?.[1] !== undefined && pid[2] === file ? findInPod(Number(pid[1])) : undefined;
+  if (!["pid", "ipc", "uts"].includes(type)) throw new TskataError("unsupported", `joining the ${type} namespace ${path} is not supported`);
+  const pid = pidOfNamespace(type, path);
+  const owner = pid === undefined ? undefined : findInPod(pid);
   if (owner !== undefined) return owner;
   throw new TskataError("unsupported", `joining the ${type} namespace ${path} is not supported: it is not of a container in the same pod`);
 }

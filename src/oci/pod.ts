@@ -1,4 +1,8 @@
-/** Which pod a container belongs to, by the annotations its engine gives: containerd's CRI plugin, CRI-O, podman. */
+/**
+ * Which pod a container belongs to: by the annotations its engine gives (containerd's CRI plugin, CRI-O, podman), or by the namespaces it joins
+ * (`docker run --pid container:X`).
+ */
+import type { Linux, NamespaceType } from "./spec.ts";
 
 export type PodRole =
   /** Starts a virtual machine of its own. */
@@ -18,4 +22,27 @@ export function podRole(containerId: string, annotations: Readonly<Record<string
     if (annotations[type] === "container" && podId !== undefined && podId !== containerId) return { kind: "member", podId };
   }
   return { kind: "owner" };
+}
+
+export interface JoinedNamespace {
+  readonly type: NamespaceType;
+  /** Of the process whose namespace it is. */
+  readonly pid: number;
+}
+
+/** Names below /proc/PID/ns of what containers of a pod can share. */
+const SHAREABLE: Readonly<Partial<Record<NamespaceType, string>>> = { pid: "pid", ipc: "ipc", uts: "uts", network: "net" };
+
+/** The namespaces that a config joins by the pid of a process. */
+export function joinedNamespaces(linux: Linux): JoinedNamespace[] {
+  return (linux.namespaces ?? []).flatMap(({ type, path }) => {
+    const pid = pidOfNamespace(type, path);
+    return pid === undefined ? [] : [{ type, pid }];
+  });
+}
+
+/** The pid in /proc/PID/ns/TYPE, where a container's namespace of that type can be shared. */
+export function pidOfNamespace(type: NamespaceType, path: string | undefined): number | undefined {
+  const [, pid, file] = /^\/proc\/(\d+)\/ns\/(\w+)$/.exec(path ?? "") ?? [];
+  return pid !== undefined && file === SHAREABLE[type] ? Number(pid) : undefined;
 }

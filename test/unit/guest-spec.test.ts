@@ -1,5 +1,5 @@
 /** src/oci/guest-spec.ts: the config the agent gets, what is placed in the shared tree for it, and what is refused. */
-import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { loadBundle } from "../../src/oci/bundle.ts";
@@ -139,8 +139,10 @@ test("only startContainer hooks go to the guest", (t) => {
 });
 
 test("the network namespace is the guest's; the others stay", (t) => {
+  const path = join(temporaryFolder(t), "netns");
+  writeFileSync(path, "");
   const { spec } = make(temporaryFolder(t), (changed) => {
-    for (const namespace of changed.linux?.namespaces ?? []) if (namespace.type === "network") namespace.path = "/run/netns/x";
+    for (const namespace of changed.linux?.namespaces ?? []) if (namespace.type === "network") namespace.path = path;
   });
   t.deepEqual(
     spec.linux?.namespaces?.map(({ type }) => type),
@@ -167,6 +169,18 @@ test("a namespace of a container in the pod becomes its name", (t) => {
     t.deepEqual(spec.linux?.namespaces?.at(-1), { type });
   }
   t.deepEqual(joining(t, { type: "pid", path: "" }, find).sharedNamespaces, {});
+});
+
+test("the host's network by any of its names is refused, and one that is not there; that of a container in the pod is not", (t) => {
+  const type = "network";
+  const named = join(temporaryFolder(t), "default");
+  symlinkSync("/proc/self/ns/net", named);
+  for (const path of ["/proc/self/ns/net", `/proc/${process.pid}/ns/net`, named]) {
+    t.throws(() => joining(t, { type, path }), failure("unsupported", /^host networking is not supported/), path);
+  }
+  t.throws(() => joining(t, { type, path: "/no/such" }), failure("not-found", "invalid netns path: stat /no/such: no such file or directory"));
+  t.notThrows(() => joining(t, { type, path: `/proc/${process.pid}/ns/net` }, () => "pause"));
+  t.notThrows(() => joining(t, { type, path: "" }));
 });
 
 test("any other namespace path is refused", (t) => {

@@ -5,9 +5,9 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import type { TskataError } from "../../src/base/errors.ts";
 import { logTail } from "../../src/base/log-tail.ts";
-import { processRef } from "../../src/base/process.ts";
+import { type ProcessRef, processRef } from "../../src/base/process.ts";
 import { type Collected, collect } from "../../src/lifecycle/collect.ts";
-import { containerIds, findByProxy, findPodOwner, podMembers, readStates } from "../../src/lifecycle/pods.ts";
+import { containerIds, findByProxy, findPodByNamespaces, findPodOwner, podMembers, readStates } from "../../src/lifecycle/pods.ts";
 import { processesIn, removeContainer } from "../../src/lifecycle/remove.ts";
 import type { StateFile } from "../../src/oci/state-file.ts";
 import { failure, stateOf, storeState, temporaryFolder } from "./helpers.ts";
@@ -71,6 +71,26 @@ test("pods: members, owner, proxies", (t) => {
   t.throws(() => findPodOwner(root, "other"), failure("unavailable", /no running virtual machine$/));
   t.is(findByProxy(root, pod.folder, process.pid), "first");
   t.is(findByProxy(root, pod.folder, dead.pid), undefined);
+});
+
+test("pods: the one whose container's namespace is joined; none of two machines, of a stopped container, of a stranger", (t) => {
+  const root = temporaryFolder(t);
+  const [one, two] = [sleeper(t, "/"), sleeper(t, "/")].map(({ pid = 0 }) => processRef(pid)) as [ProcessRef, ProcessRef];
+  add(root, "one", { proxy: one });
+  add(root, "two", { proxy: two });
+  add(root, "stopped", { proxy: dead });
+  const find = (...pids: number[]): string | undefined =>
+    findPodByNamespaces(
+      root,
+      pids.map((pid, index) => ({ type: index === 0 ? "pid" : "ipc", pid })),
+    )?.id;
+  t.is(find(), undefined);
+  t.is(find(1), undefined);
+  t.is(find(dead.pid), undefined);
+  t.is(find(one.pid), "one");
+  t.is(find(1, two.pid, two.pid), "two");
+  const message = "joining the pid namespace of one and the ipc namespace of two is not supported: they run in two virtual machines";
+  t.throws(() => find(one.pid, two.pid), failure("unsupported", message));
 });
 
 test("a log's tail holds no control characters", (t) => {

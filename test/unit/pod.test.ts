@@ -1,6 +1,6 @@
 /** src/oci/pod.ts: which pod a container belongs to, by its engine's annotations. */
 import test from "ava";
-import { podRole } from "../../src/oci/pod.ts";
+import { joinedNamespaces, podRole } from "../../src/oci/pod.ts";
 
 const engines = {
   containerd: { type: "io.kubernetes.cri.container-type", id: "io.kubernetes.cri.sandbox-id" },
@@ -29,4 +29,21 @@ for (const [name, { type, id }] of Object.entries(engines)) {
 test("annotations of two engines don't mix", (t) => {
   const mixed = { [engines.containerd.type]: "container", [engines["CRI-O"].id]: "pause" };
   t.deepEqual(podRole("web", mixed), { kind: "owner" });
+});
+
+test("the namespaces that a config joins by a pid", (t) => {
+  const namespaces = [
+    { type: "pid", path: "/proc/7/ns/pid" },
+    { type: "network", path: "/proc/8/ns/net" },
+    { type: "ipc", path: "" },
+    { type: "uts", path: "/proc/7/ns/ipc" },
+    { type: "mount", path: "/proc/7/ns/mnt" },
+    { type: "cgroup" },
+  ] as const;
+  t.deepEqual(joinedNamespaces({ namespaces: [...namespaces] }), [
+    { type: "pid", pid: 7 },
+    { type: "network", pid: 8 },
+  ]);
+  t.deepEqual(joinedNamespaces({ namespaces: [{ type: "network", path: "/var/run/netns/cni-1" }] }), []);
+  t.deepEqual(joinedNamespaces({}), []);
 });
