@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { globSync } from "node:fs";
 import { join } from "node:path";
-import { debianRootfs } from "../test/helpers/debian.ts";
+import { debianRootfs, systemdRootfs } from "../test/helpers/debian.ts";
 import { fuzzAll } from "./fuzz.ts";
 import { AVA, NODE_OPTIONS, ONE_BY_ONE } from "./lib/ava.ts";
 import { pinnedNode, repository, say, step } from "./lib/steps.ts";
@@ -52,6 +52,7 @@ async function kvm(args: readonly string[]): Promise<void> {
   }
   ava("testbed", ONE_BY_ONE);
   debianRootfs(); // there is no network in there
+  systemdRootfs();
   const env = { NODE_OPTIONS, ...KVM_DRIVER };
   const { status } = await runInTestbed({ command: [pinnedNode, ...command], cwd: repository, env, ...KVM_TESTBED, timeoutMs: KVM_LIMIT_MS });
   if (status !== 0) throw new Error(`VM tests in the testbed: exit ${status}`);

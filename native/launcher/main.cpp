@@ -1,6 +1,7 @@
 // tskata-launcher: from a plan (descriptor 3) to execve. One thread, two processes:
 //
-//   the first    joins the cgroup and namespaces, makes the second in new ones, writes its id maps, tells its pid, ends
+//   the first    sets the OOM score, joins the cgroup and namespaces, writes the network's sysctls, makes the second in new ones, writes its
+//                id maps, tells its pid, ends
 //   the second   is the container's process: root filesystem, privileges, execve; its parent is now the agent, which reaps it
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -15,6 +16,7 @@
 #include "launcher/process.h"
 #include "launcher/report.h"
 #include "launcher/rootfs.h"
+#include "launcher/sysctls.h"
 
 namespace {
 
@@ -40,8 +42,10 @@ void be_the_process(const Plan& plan, int mapped) {
 
 void launch() {
   const Plan plan = read_plan();
+  set_oom_score(plan);
   join_cgroup(plan);
   join_namespaces(plan);
+  write_network_sysctls(plan);
   make_process(plan, [&plan](int mapped) { be_the_process(plan, mapped); });
 }
 

@@ -1,4 +1,4 @@
-// Cgroup and namespaces of a process to be.
+// Cgroup, namespaces and what else a process to be gets from outside of them.
 #include "launcher/namespaces.h"
 
 #include <fcntl.h>
@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <climits>
 #include <string>
 
 #include "launcher/report.h"
@@ -72,6 +73,11 @@ void run_on(const std::vector<uint32_t>& cpus, const char* field) {
 }
 
 }  // namespace
+
+void set_oom_score(const Plan& plan) {
+  if (plan.oom_score_adj == INT_MIN) return;
+  write_file("/proc/self/oom_score_adj", std::to_string(plan.oom_score_adj), "set process.oomScoreAdj");
+}
 
 void join_cgroup(const Plan& plan) {
   run_on(plan.initial_cpus, "initial");

