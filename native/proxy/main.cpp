@@ -1,7 +1,10 @@
 // tskata-proxy: stands on the host for a process in the guest. Its pid is in the pid file; signals sent to it go to the guest process;
 // it ends as that process ended, by exit code or by signal, so that whoever waits for it sees what runc's caller would.
 //
-//   tskata-proxy SOCKET
+//   tskata-proxy SOCKET [NETWORK]
+//
+// NETWORK is "new" or the path of a network namespace, which becomes the proxy's: engines find a container's network by the pid of its process, and
+// Docker puts interfaces there. When the proxy is there it closes its standard output; what it says before is why it could not.
 //
 // SOCKET is a seqpacket descriptor whose other end the sandbox process holds. When standard input is a terminal the proxy makes it its
 // controlling one, so that a change of its size arrives here.
@@ -12,9 +15,13 @@
 //   sandbox → proxy   'X' status:i32le                   the guest process's wait status
 //
 // The sandbox's end closing without 'X' means the pod died: the proxy dies by SIGKILL, as its guest process did.
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -37,6 +44,27 @@ namespace {
   sigprocmask(SIG_UNBLOCK, &only, nullptr);
   kill(getpid(), signal_number);
   _exit(128 + signal_number);  // a signal whose default is not to die
+}
+
+// A container's network is never the one of whoever called.
+void enter_network(const char* network) {
+  int result;
+  if (strcmp(network, "new") == 0) {
+    result = unshare(CLONE_NEWNET);
+  } else {
+    const int fd = open(network, O_RDONLY | O_CLOEXEC);
+    result = fd < 0 ? fd : setns(fd, CLONE_NEWNET);
+    if (fd >= 0) close(fd);
+  }
+  if (result == 0) return;
+  dprintf(STDOUT_FILENO, "enter the network namespace \"%s\": %s", network, strerror(errno));
+  _exit(2);
+}
+
+// Its reader sees the end of it.
+bool end_output() {
+  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  return null >= 0 && dup2(null, STDOUT_FILENO) == STDOUT_FILENO && close(null) == 0;
 }
 
 void tell_pid(int socket) {
@@ -80,10 +108,11 @@ void on_message(int socket) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) return 2;
+  if (argc != 2 && argc != 3) return 2;
   const int socket = atoi(argv[1]);
   const int tty = isatty(STDIN_FILENO) == 1 ? STDIN_FILENO : -1;
   prctl(PR_SET_NAME, "tskata-proxy");
+  if (argc == 3) enter_network(argv[2]);
   if (tty >= 0) {
     setsid();
     ioctl(tty, TIOCSCTTY, 0);
@@ -93,7 +122,7 @@ int main(int argc, char** argv) {
   sigprocmask(SIG_SETMASK, &all, nullptr);
   const int signals = signalfd(-1, &all, SFD_NONBLOCK | SFD_CLOEXEC);
   const rlimit none = {0, 0};  // the guest process's core, if any, is not ours
-  if (signals < 0 || chdir("/") != 0 || setrlimit(RLIMIT_CORE, &none) != 0 || !tskata::proxy::confine()) return 2;
+  if (signals < 0 || chdir("/") != 0 || setrlimit(RLIMIT_CORE, &none) != 0 || !end_output() || !tskata::proxy::confine()) return 2;
   tell_pid(socket);
   if (tty >= 0) forward_size(socket, tty);
   pollfd wait[2] = {{socket, POLLIN, 0}, {signals, POLLIN, 0}};

@@ -1,6 +1,6 @@
 /** The global flags, before the verb, as runc's. */
-import { accessSync, appendFileSync, constants } from "node:fs";
-import { resolve } from "node:path";
+import { accessSync, appendFileSync, constants, realpathSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import { DEFAULT_CONFIG, DEFAULT_ROOT } from "../base/paths.ts";
 import { Logger } from "../telemetry/logger.ts";
@@ -27,11 +27,25 @@ export function readGlobals(flags: Flags): Globals {
     throw new TskataError("invalid", `invalid value "${rootless ?? ""}" for --rootless: expected true, false or auto`);
   }
   return {
-    root: resolve(flags.string("root") ?? DEFAULT_ROOT),
+    root: realPath(resolve(flags.string("root") ?? DEFAULT_ROOT)),
     systemdCgroup: flags.boolean("systemd-cgroup"),
     debug: flags.boolean("debug"),
     config: flags.string("config"),
   };
+}
+
+/**
+ * Without symbolic links: a pod's processes have its folder in a root of their own, which has none of the host's links. Docker's root is below
+ * /var/run, which is one. The last parts may not be there yet.
+ */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    const parent = dirname(path);
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || parent === path) return path; // whoever uses it says what is wrong with it
+    return join(realPath(parent), basename(path));
+  }
 }
 
 /** The log the global flags ask for; a file that can't be written is an error now, not at the first line. */

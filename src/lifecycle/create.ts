@@ -115,7 +115,7 @@ async function make(work: Work): Promise<ProxyProcess> {
   await options.interrupt.race(bothReady(ready, placed));
   update(work, { sharedTargets: guest.placements.map((placement) => placement.target) });
 
-  const proxy = await work.spans.measure("start the proxy", () => startContainerProxy(work, stdio));
+  const proxy = await work.spans.measure("start the proxy", async () => await startContainerProxy(work, stdio));
   using _socket = closing(proxy);
   await options.interrupt.race(runCreateHooks(work));
   using client = await connectPod(work.state.pod);
@@ -240,10 +240,13 @@ async function joinPod(work: Work, find: () => StateFile): Promise<PodSandbox> {
   return { pid: sandbox.pid, ready: async () => {} };
 }
 
-function startContainerProxy(work: Work, stdio: StdioPlan): ProxyProcess {
-  const proxy = startProxy(work.files.proxy, work.state.cgroupFolders, stdio.slave);
+/** In the pod's network namespace: hooks find it by the proxy's pid. */
+async function startContainerProxy(work: Work, stdio: StdioPlan): Promise<ProxyProcess> {
+  const network = work.bundle.linux.namespaces?.find(({ type }) => type === "network")?.path;
+  const proxy = startProxy(work.files.proxy, work.state.cgroupFolders, stdio.slave, network === undefined || network === "" ? "new" : network);
   work.undo.defer(() => proxy.kill());
   update(work, { proxy: proxy.ref });
+  await proxy.ready;
   return proxy;
 }
 

@@ -3,6 +3,7 @@
  * to it go to the guest process, and it ends as that one ends. It talks with the sandbox over a seqpacket socket pair.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import type { Readable } from "node:stream";
 import { TskataError } from "../base/errors.ts";
 import { type ProcessRef, processRef, signalProcess } from "../base/process.ts";
 import { signalNumber } from "../base/signals.ts";
@@ -13,6 +14,8 @@ export interface ProxyProcess {
   readonly ref: ProcessRef;
   /** The sandbox's end of the socket pair; the caller hands it over and then closes it. */
   readonly socket: number;
+  /** Resolves when it is in its network namespace. */
+  readonly ready: Promise<void>;
   /** How the guest process ended, as a shell says it: its code, or 128 and the signal. */
   readonly ended: Promise<{ code: number; signal: NodeJS.Signals | undefined }>;
   /** Lets this process exit before the proxy. */
@@ -25,15 +28,16 @@ export interface ProxyProcess {
 /** The socket's number in the proxy; a pty's slave is its stdin. */
 const SOCKET_FD = 3;
 
-export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined): ProxyProcess {
+/** `network`: "new" or a path, the namespace that its container's network is to be in; the caller's own without it. */
+export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined, network?: string): ProxyProcess {
   const [ours, theirs] = native().socketpair("seqpacket");
   let child: ChildProcess;
   try {
-    child = spawn(program, [String(SOCKET_FD)], {
+    child = spawn(program, [String(SOCKET_FD), ...(network === undefined ? [] : [network])], {
       cwd: "/",
       env: {},
       detached: true,
-      stdio: [slave ?? "ignore", "ignore", "ignore", theirs],
+      stdio: [slave ?? "ignore", "pipe", "ignore", theirs],
     });
   } catch (error) {
     native().closeFd(ours);
@@ -42,6 +46,8 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
     native().closeFd(theirs);
   }
   const ended = endOf(child, program);
+  const ready = readiness(child.stdout);
+  ready.catch(() => {}); // whoever waits for it is told
   const ref = child.pid === undefined ? undefined : processRef(child.pid);
   if (ref === undefined) {
     native().closeFd(ours);
@@ -60,7 +66,7 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
     if (open) native().closeFd(ours);
     open = false;
   };
-  return { ref, socket: ours, ended, unref: () => child.unref(), kill, closeSocket };
+  return { ref, socket: ours, ready, ended, unref: () => child.unref(), kill, closeSocket };
 }
 
 function endOf(child: ChildProcess, program: string): ProxyProcess["ended"] {
@@ -70,4 +76,11 @@ function endOf(child: ChildProcess, program: string): ProxyProcess["ended"] {
   });
   ended.catch(() => {}); // startProxy tells of it, or the waiting caller
   return ended;
+}
+
+/** What it prints is why it could not get ready. */
+async function readiness(output: Readable | null): Promise<void> {
+  let text = "";
+  for await (const part of output ?? []) text += String(part);
+  if (text !== "") throw new TskataError("unavailable", text);
 }

@@ -1,10 +1,10 @@
 /** native/proxy, as the command line starts it: what it may still do, what it forwards, how it ends. The sandbox process's part is played here. */
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { type ProxyProcess, startProxy } from "../../src/lifecycle/proxy.ts";
 import { native, type PacketSocket } from "../../src/native.ts";
-import { repository } from "./helpers.ts";
+import { failure, repository } from "./helpers.ts";
 
 const program = join(repository, "dist/lib/tskata-proxy");
 const KILL = 9;
@@ -17,8 +17,9 @@ interface Running {
   next(): Promise<Buffer>;
 }
 
-async function start(t: ExecutionContext): Promise<Running> {
-  const proxy = startProxy(program, [], undefined);
+async function start(t: ExecutionContext, network?: string): Promise<Running> {
+  const proxy = startProxy(program, [], undefined, network);
+  await proxy.ready;
   const queue: Buffer[] = [];
   let wake = (): void => {};
   const socket = native().packetSocket(proxy.socket, (message) => {
@@ -50,6 +51,17 @@ test("it has no capability, can gain none, and has its list of system calls befo
   for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) t.regex(status, new RegExp(`^${set}:\\t0{16}$`, "m"));
   t.regex(status, /^NoNewPrivs:\t1$/m);
   t.regex(status, /^Seccomp:\t2$/m);
+});
+
+test("its network namespace is a new one, one that is named, or its caller's; one that is not there is told", async (t) => {
+  const of = (pid: number | "self"): string => readlinkSync(`/proc/${pid}/ns/net`);
+  const { proxy } = await start(t, "new");
+  t.not(of(proxy.ref.pid), of("self"));
+  t.is(of((await start(t, `/proc/${proxy.ref.pid}/ns/net`)).proxy.ref.pid), of(proxy.ref.pid));
+  t.is(of((await start(t)).proxy.ref.pid), of("self"));
+  const bad = startProxy(program, [], undefined, "/no/such");
+  await t.throwsAsync(bad.ready, failure("unavailable", 'enter the network namespace "/no/such": No such file or directory'));
+  bad.closeSocket();
 });
 
 test("every signal that can be caught is forwarded; a stop and its end are survived", async (t) => {

@@ -1,5 +1,5 @@
 /** What dockerd sends for `docker run` with each of its options, as it was recorded: all containers in the machine of the first. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import type { Spec } from "../../src/oci/spec.ts";
@@ -11,17 +11,21 @@ test.after.always("clean up", async () => await scratch.cleanUp());
 
 let pid = 0;
 
-test.serial.before("the first container, as Docker makes it: its hook runs with the pid that Docker looks for", async (t) => {
+test.serial.before("the first container, as Docker makes it: its hook finds a network of its own by the pid that it is given", async (t) => {
   t.timeout(hangLimitMs);
   const config = configOf("docker", "ipc-shareable");
   const seen = join(scratch.folder, "state");
   t.is(config.hooks?.prestart?.length, 1);
   // In place of /proc/PID/exe of the recorded dockerd.
-  config.hooks = { prestart: [{ path: "/bin/sh", args: ["sh", "-c", `cat >"${seen}"`] }] };
+  const script = `cat >"${seen}"; readlink /proc/$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/' "${seen}")/ns/net >"${seen}.network"`;
+  config.hooks = { prestart: [{ path: "/bin/sh", args: ["sh", "-c", script], env: ["PATH=/usr/bin:/bin"] }] };
   await scratch.create("first", writeClientBundle(join(scratch.folder, "first"), config));
   await scratch.ok(["start", "first"]);
   pid = (await scratch.state("first")).pid;
   t.like(JSON.parse(readFileSync(seen, "utf8")), { id: "first", pid });
+  const network = readFileSync(`${seen}.network`, "utf8").trim();
+  t.is(network, readlinkSync(`/proc/${pid}/ns/net`));
+  t.not(network, readlinkSync("/proc/self/ns/net"));
 });
 
 /** Runs it as `docker run … --network container:first` would, which makes it one of the first one's machine. */
