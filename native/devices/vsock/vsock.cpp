@@ -73,7 +73,6 @@ struct VsockDevice::Connection : Pollable {
   bool guest_sent_all = false;  // SHUTDOWN(send) received
   bool guest_takes_none = false;
   bool guest_reset = false;
-  bool credit_asked = false;
   std::vector<std::byte> buffer;  // from the guest, refused by a full socket
   size_t buffer_start = 0;
   uint32_t peer_buf_alloc = 0;
@@ -314,7 +313,6 @@ void VsockDevice::receive_packet(const PacketHeader& header, std::span<const iov
 void VsockDevice::update_credit(Connection& connection, const PacketHeader& header) {
   connection.peer_buf_alloc = header.buf_alloc;
   connection.peer_fwd_cnt = header.fwd_cnt;
-  connection.credit_asked = false;
   make_ready(connection);
 }
 
@@ -472,12 +470,10 @@ bool VsockDevice::fill_one(virtio::Chain& chain) {
 bool VsockDevice::send_data(Connection& connection, virtio::Chain& chain) {
   const size_t room = std::min<size_t>(chain.writable_bytes - sizeof(PacketHeader), connection.credit());
   if (connection.host_ended) return false;
-  if (room == 0) {
-    if (connection.credit_asked) return false;
-    connection.credit_asked = true;
-    put_packet(chain, header_for(connection, op_credit_request), 0);
-    return true;
-  }
+  // Without credit it waits for the guest to tell of some, which Linux does by itself as its reader takes what is there. A request for it
+  // is answered at once, with the little that has come free or with nothing, and the next would follow: a slow reader's stream would
+  // consist of them, and a reader that stands still would keep both sides busy.
+  if (room == 0) return false;
   std::vector<iovec> pieces = window(chain.writable, sizeof(PacketHeader), room);
   const ssize_t got = ::readv(connection.socket.get(), pieces.data(), static_cast<int>(pieces.size()));
   if (got < 0 && errno == EINTR) return make_ready(connection), false;

@@ -6,7 +6,8 @@
 //
 // Flow control: each side announces buf_alloc, its receive space, and fwd_cnt, what its application has taken; the peer may have
 // buf_alloc − (sent − fwd_cnt) bytes more on the way. Ours is `receive_space`; bytes that a full host socket refuses wait in the
-// connection's buffer, within that space, so a guest cannot make us hold more.
+// connection's buffer, within that space, so a guest cannot make us hold more. Each side tells of new space by itself: we answer a
+// CREDIT_REQUEST and send none.
 #pragma once
 #include <cstdint>
 #include <deque>
