@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -33,6 +34,34 @@ void install_interrupt() {
   });
 }
 
+// Of the thread's own pages: a relay is held for as long as JavaScript's garbage collector likes, which knows nothing of its size.
+class Buffer {
+ public:
+  Buffer() : memory_(::mmap(nullptr, buffer_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {}
+  ~Buffer() {
+    if (*this) ::munmap(memory_, buffer_size);
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  explicit operator bool() const { return memory_ != MAP_FAILED; }
+  std::span<char> bytes() const { return {static_cast<char*>(memory_), buffer_size}; }
+
+ private:
+  void* memory_;
+};
+
+// True for as long as it lives.
+class Flag {
+ public:
+  explicit Flag(std::atomic<bool>& flag) : flag_(flag) { flag_ = true; }
+  ~Flag() { flag_ = false; }
+  Flag(const Flag&) = delete;
+  Flag& operator=(const Flag&) = delete;
+
+ private:
+  std::atomic<bool>& flag_;
+};
+
 bool is_socket(int fd) {
   struct stat facts {};
   return ::fstat(fd, &facts) == 0 && S_ISSOCK(facts.st_mode);
@@ -57,7 +86,6 @@ Relay::Relay(Descriptor source, Descriptor destination, bool half_close, std::fu
       half_close_(half_close),
       source_is_socket_(is_socket(source_.get())),
       destination_is_socket_(is_socket(destination_.get())),
-      buffer_(buffer_size),
       ended_(std::move(ended)) {}
 
 void Relay::run() {
@@ -72,6 +100,7 @@ void Relay::run() {
   {
     const std::lock_guard lock(mutex_);
     done_ = true;
+    wake_.reset();
   }
   source_.reset();
   destination_.reset();
@@ -84,6 +113,8 @@ void Relay::run() {
 }
 
 int Relay::pump() {
+  const Buffer buffer;
+  if (!buffer) return ENOMEM;
   while (!stopping_) {
     bool empty = false;
     if (!wait_readable(wants_drain(), empty)) return EPIPE;
@@ -92,7 +123,7 @@ int Relay::pump() {
       tell_drained();
       continue;
     }
-    const ssize_t length = read_some();
+    const ssize_t length = read_some(buffer.bytes());
     if (length == 0) return 0;
     if (length < 0) {
       if (errno == EAGAIN || errno == EINTR) continue;
@@ -102,7 +133,7 @@ int Relay::pump() {
       const std::lock_guard lock(mutex_);
       read_ += static_cast<uint64_t>(length);
     }
-    const int error = write_all(buffer_.data(), static_cast<size_t>(length));
+    const int error = write_all(buffer.bytes().data(), static_cast<size_t>(length));
     if (error != 0) return error;
     tell_reached(false);
   }
@@ -124,16 +155,23 @@ bool Relay::wait_readable(bool draining, bool& empty) {
   return true;
 }
 
-ssize_t Relay::read_some() {
-  if (source_is_socket_) return ::recv(source_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
-  return ::read(source_.get(), buffer_.data(), buffer_.size());
+ssize_t Relay::read_some(std::span<char> into) {
+  if (source_is_socket_) return ::recv(source_.get(), into.data(), into.size(), MSG_DONTWAIT);
+  // Somebody else who holds the source, a shell its terminal, may have been faster: then this blocks.
+  const Flag inside(inside_);
+  if (stopping_) {
+    errno = EINTR;
+    return -1;
+  }
+  return ::read(source_.get(), into.data(), into.size());
 }
 
 int Relay::write_all(const char* data, size_t length) {
+  const Flag inside(inside_);  // who stops the relay sees this, or is seen below
   while (length > 0) {
+    if (stopping_) return ECANCELED;
     const ssize_t written =
         destination_is_socket_ ? ::send(destination_.get(), data, length, MSG_NOSIGNAL) : ::write(destination_.get(), data, length);
-    if (stopping_) return ECANCELED;
     if (written < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return errno;
@@ -177,7 +215,8 @@ void Relay::stop() {
   const std::lock_guard lock(mutex_);
   if (done_) return;
   wake();
-  // A signal that comes just before a blocking write interrupts nothing: it is sent until the thread has noticed.
+  if (!inside_) return;
+  // A signal that comes just before a blocking call interrupts nothing: it is sent until the thread has noticed.
   std::thread([self = shared_from_this()] {
     while (self->interrupt()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }).detach();

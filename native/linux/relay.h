@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "linux/descriptor.h"
@@ -38,7 +39,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void run();
   int pump();
   bool wait_readable(bool draining, bool& empty);
-  ssize_t read_some();
+  ssize_t read_some(std::span<char> into);
   int write_all(const char* data, size_t length);
   void tell_drained();
   void tell_reached(bool all);
@@ -46,17 +47,18 @@ class Relay : public std::enable_shared_from_this<Relay> {
   bool interrupt();
   void wake();
 
+  // All three are the thread's, and go with it: who holds the relay afterwards holds numbers.
   Descriptor source_;
   Descriptor destination_;
   Descriptor wake_;
   bool half_close_;
   bool source_is_socket_ = false;
   bool destination_is_socket_ = false;
-  std::vector<char> buffer_;
   std::function<void(int error)> ended_;
   std::atomic<uint64_t> written_ = 0;
   std::atomic<bool> stopping_ = false;
-  std::mutex mutex_;  // guards what follows
+  std::atomic<bool> inside_ = false;  // a call that may block, which only a signal ends
+  std::mutex mutex_;                  // guards what follows
   uint64_t read_ = 0;
   bool done_ = false;
   pthread_t thread_ = 0;

@@ -1,6 +1,6 @@
 /** The addon's relays, bridge and listeners (src/native.ts): every byte arrives, and every end is told. */
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, readSync, writeSync } from "node:fs";
+import { closeSync, existsSync, readdirSync, readSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
@@ -109,6 +109,27 @@ test("stop: while it waits to read, while it is blocked in a write, and after it
     t.is(await relay.ended, "ECANCELED");
     closeSync(last[0]);
   }
+});
+
+test.serial("what is left of a relay that has ended, held for as long as a collector likes, is neither descriptors nor memory", async (t) => {
+  const own = (): number => readdirSync("/proc/self/fd").length;
+  const [before, rssBefore] = [own(), process.memoryUsage.rss()];
+  const held = [];
+  for (let turn = 0; turn < 400; turn++) {
+    const [source, sink] = native().pipe();
+    const [end, destination] = native().pipe();
+    const relay = native().relay(source, destination);
+    writeSync(sink, "x");
+    closeSync(sink);
+    t.is(await relay.ended, null);
+    closeSync(end);
+    held.push(relay);
+  }
+  t.is(own(), before);
+  const grown = process.memoryUsage.rss() - rssBefore;
+  t.is(held.length, 400);
+  // While it works, each has a buffer of 256 KiB.
+  t.true(grown < 400 * 64 * 1024, `${grown} bytes for 400 relays`);
 });
 
 test("nobody reads the destination any more: EPIPE, with bytes to write or without", async (t) => {
