@@ -47,9 +47,9 @@ export class GuestProcess {
     const stdio = await StdioPreparation.begin(around.streams, stdioIds, plan.terminal);
     try {
       const bytes = encodePlan(plan);
-      const { launched, exited } = await around.reaper.launching(async () => {
+      const { launched, exited } = await around.reaper.launching(async (exitOf) => {
         const process = await native().launch({ launcher: around.launcher, plan: bytes, stdio: stdio.child });
-        return { launched: process, exited: around.reaper.exitOf(process.pid) };
+        return { launched: process, exited: exitOf(process.pid) };
       });
       return new GuestProcess(launched, stdio.connect(launched.terminal), exited);
     } catch (error) {

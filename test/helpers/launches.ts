@@ -34,9 +34,9 @@ async function run(launch: Launch, reaper: Reaper): Promise<End> {
       : execPlan({ spec, process: exec, cgroup: "", init: process.pid });
   const file = openSync(output, "w");
   try {
-    const { launched, exited } = await reaper.launching(async () => {
+    const { launched, exited } = await reaper.launching(async (exitOf) => {
       const made = await native().launch({ launcher: join(repository, "dist/guest/tskata-launcher"), plan: encodePlan(plan), stdio: [-1, file, file] });
-      return { launched: made, exited: reaper.exitOf(made.pid) };
+      return { launched: made, exited: exitOf(made.pid) };
     });
     await launched.release();
     return { waitStatus: await exited, printed: readFileSync(output, "utf8") };
