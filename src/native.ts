@@ -26,7 +26,7 @@ export interface Closable {
   close(): void;
 }
 
-/** A process made by the launcher, waiting before its execve (or already past it, for an exec). */
+/** A process made by the launcher, waiting before its execve or, launched to go, past it. */
 export interface LaunchedProcess {
   readonly pid: number;
   /** Pty master when the plan asked for a terminal; the caller owns it. */
@@ -154,9 +154,9 @@ export interface Native {
   // -- launcher (guest) ------------------------------------------------------------------------------------------------
   /**
    * Runs the launcher executable with a plan (see native/launcher/plan.h). `stdio` are the child's 0, 1, 2 (−1: from the
-   * terminal the plan asks for); they stay the caller's. Rejects with a LaunchFailure.
+   * terminal the plan asks for); they stay the caller's. With `goes` it does not wait for its release. Rejects with a LaunchFailure.
    */
-  launch(options: { launcher: string; plan: Uint8Array; stdio: [number, number, number] }): Promise<LaunchedProcess>;
+  launch(options: { launcher: string; plan: Uint8Array; stdio: [number, number, number]; goes?: boolean }): Promise<LaunchedProcess>;
 
   // -- devices (host, sandbox process) ---------------------------------------------------------------------------------
   /**

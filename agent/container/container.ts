@@ -84,16 +84,9 @@ export class Container {
     if (this.#state === "paused") throw new TskataError("wrong-state", "cannot exec in a paused container");
     if (execId === "" || this.#processes.has(execId)) throw new TskataError("exists", `process ${execId} of container ${this.id} exists already`);
     const plan = execPlan({ spec: this.#spec, process, cgroup: this.#execCgroup(subCgroup), init: this.init.pid });
-    const launched = await GuestProcess.launch(this.#around, plan, stdio);
+    const launched = await GuestProcess.launch(this.#around, plan, stdio, true);
     this.#processes.set(execId, launched);
     void launched.exited.then((status) => this.#events.exit(this.id, execId, status));
-    try {
-      await launched.release();
-    } catch (error) {
-      this.#processes.delete(execId);
-      launched.closeStreams();
-      throw error;
-    }
     return launched;
   }
 

@@ -42,13 +42,13 @@ export class GuestProcess {
     this.ended = this.exited.then(async (waitStatus) => ({ waitStatus, ...(await stdio.drain()) }));
   }
 
-  /** Launches it up to its execve, where it waits for `release`. */
-  static async launch(around: Surroundings, plan: Plan, stdioIds: Stdio | undefined): Promise<GuestProcess> {
+  /** Launches it up to its execve, where it waits for `release`; one that `goes` has it behind it. */
+  static async launch(around: Surroundings, plan: Plan, stdioIds: Stdio | undefined, goes = false): Promise<GuestProcess> {
     const stdio = await StdioPreparation.begin(around.streams, stdioIds, plan.terminal);
     try {
       const bytes = encodePlan(plan);
       const { launched, exited } = await around.reaper.launching(async (exitOf) => {
-        const process = await native().launch({ launcher: around.launcher, plan: bytes, stdio: stdio.child });
+        const process = await native().launch({ launcher: around.launcher, plan: bytes, stdio: stdio.child, goes });
         return { launched: process, exited: exitOf(process.pid) };
       });
       return new GuestProcess(launched, stdio.connect(launched.terminal), exited);

@@ -63,11 +63,11 @@ class ReleaseWork final : public Work {
 
 class LaunchWork final : public Work {
  public:
-  LaunchWork(Napi::Env env, std::string launcher, std::vector<std::byte> plan, std::array<int, 3> stdio)
-      : Work(env), launcher_(std::move(launcher)), plan_(std::move(plan)), stdio_(stdio) {}
+  LaunchWork(Napi::Env env, std::string launcher, std::vector<std::byte> plan, std::array<int, 3> stdio, bool goes)
+      : Work(env), launcher_(std::move(launcher)), plan_(std::move(plan)), stdio_(stdio), goes_(goes) {}
 
  private:
-  void work() override { *process_ = os::launch(launcher_, plan_, stdio_); }
+  void work() override { *process_ = os::launch(launcher_, plan_, stdio_, goes_); }
 
   Napi::Value result() override {
     const Napi::Env env = Env();
@@ -89,6 +89,7 @@ class LaunchWork final : public Work {
   std::string launcher_;
   std::vector<std::byte> plan_;
   std::array<int, 3> stdio_;
+  bool goes_;
   std::shared_ptr<os::Launched> process_ = std::make_shared<os::Launched>();
 };
 
@@ -100,7 +101,8 @@ Napi::Value launch(const Napi::CallbackInfo& info) {
     const Napi::Array fds = options.Get("stdio").As<Napi::Array>();
     std::array<int, 3> stdio;
     for (uint32_t i = 0; i < 3; ++i) stdio[i] = fds.Get(i).As<Napi::Number>().Int32Value();
-    auto* const work = new LaunchWork(env, options.Get("launcher").As<Napi::String>(), {data, data + bytes.ByteLength()}, stdio);
+    auto* const work = new LaunchWork(env, options.Get("launcher").As<Napi::String>(), {data, data + bytes.ByteLength()}, stdio,
+                                      options.Get("goes").ToBoolean());
     const Napi::Promise promise = work->promise();
     work->Queue();
     return promise;

@@ -1,5 +1,5 @@
 /** Descriptors for the sandbox process: sent over <pod>/handoff.sock under a token that the request then names. */
-import { randomBytes } from "node:crypto";
+import { randomHex } from "../base/random.ts";
 import { native } from "../native.ts";
 import type { Handoff } from "../protocols/generated/control.ts";
 
@@ -12,7 +12,7 @@ export interface HandedOver {
 
 /** Sends the descriptors, which stay the caller's. */
 export function handOver(path: string, fds: HandedOver): Handoff {
-  const token = randomBytes(16).toString("hex");
+  const token = randomHex(16);
   const socket = native().connectUnix(path, "seqpacket");
   try {
     const order = [fds.stdin, fds.stdout, fds.stderr, fds.proxy].filter((fd) => fd !== undefined);

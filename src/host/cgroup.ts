@@ -6,6 +6,7 @@
  * in every mounted hierarchy; on v2 hosts once. What is made is recorded and only that is removed.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { dirname, join, normalize } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import { pauseSync } from "../base/pause.ts";
@@ -170,11 +171,11 @@ function inheritCpuset(folder: string): void {
   }
 }
 
-/** Moves a process in; a thread group moves whole. */
-export function joinCgroup(folders: readonly string[], pid: number): void {
+/** Moves a process in; a thread group moves whole. The first move may wait for a grace period of RCU, some 15 ms in which its caller has other things to do. */
+export async function joinCgroup(folders: readonly string[], pid: number): Promise<void> {
   for (const folder of folders) {
     try {
-      writeFileSync(join(folder, "cgroup.procs"), String(pid));
+      await writeFile(join(folder, "cgroup.procs"), String(pid));
     } catch (error) {
       throw new TskataError("unavailable", `move process ${pid} to the cgroup ${folder}`, { cause: error });
     }

@@ -1,7 +1,7 @@
 /** Another process in a running container. */
-import { randomBytes } from "node:crypto";
 import { TskataError } from "../base/errors.ts";
 import { installation } from "../base/paths.ts";
+import { randomHex } from "../base/random.ts";
 import type { Process } from "../oci/spec.ts";
 import { readState, type StateFile, statusOf } from "../oci/state-file.ts";
 import { podSpans } from "./container.ts";
@@ -43,11 +43,12 @@ export async function execInContainer(options: ExecOptions): Promise<Executed> {
   const proxy = await spans.measure("start the proxy", () => startProxy(installation().proxy, state.cgroupFolders, stdio.slave));
   undo.defer(() => proxy.kill());
   using _socket = { [Symbol.dispose]: () => proxy.closeSocket() };
-  const execId = randomBytes(16).toString("hex");
+  const execId = randomHex(16);
   if (options.pidFile !== undefined) writePidFile(options.pidFile, proxy.ref.pid, undo);
   const handoff = await spans.measure("hand over the descriptors", () => handOver(state.pod.folder, stdio, proxy.socket));
   const request = { containerId: id, execId, process: Buffer.from(JSON.stringify(process)), handoff, subCgroup: options.subCgroup };
-  await interrupt.race(explaining(state.pod.folder, () => spans.measure("exec in the guest", () => client.exec(request))));
+  const executed = explaining(state.pod.folder, () => spans.measure("exec in the guest", () => client.exec(request)));
+  await interrupt.race(Promise.all([executed, proxy.ready]));
   endAll();
   undo.move();
   return { state, execId, proxy };

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Readable } from "node:stream";
 import { TskataError } from "../base/errors.ts";
-import { type ProcessRef, processRef, signalProcess } from "../base/process.ts";
+import { isEnding, type ProcessRef, processRef, signalProcess } from "../base/process.ts";
 import { signalNumber } from "../base/signals.ts";
 import { joinCgroup } from "../host/cgroup.ts";
 import { native } from "../native.ts";
@@ -14,7 +14,7 @@ export interface ProxyProcess {
   readonly ref: ProcessRef;
   /** The sandbox's end of the socket pair; the caller hands it over and then closes it. */
   readonly socket: number;
-  /** Resolves when it is in its network namespace. */
+  /** Resolves when it is in its cgroups and its network namespace; the caller kills it when that fails. */
   readonly ready: Promise<void>;
   /** How the guest process ended, as a shell says it: its code, or 128 and the signal. */
   readonly ended: Promise<{ code: number; signal: NodeJS.Signals | undefined }>;
@@ -46,21 +46,19 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
     native().closeFd(theirs);
   }
   const ended = endOf(child, program);
-  const ready = readiness(child.stdout);
-  ready.catch(() => {}); // whoever waits for it is told
+  const settled = readiness(child.stdout);
+  settled.catch(() => {}); // told by `ready`
   const ref = child.pid === undefined ? undefined : processRef(child.pid);
   if (ref === undefined) {
     native().closeFd(ours);
     throw new TskataError("unavailable", `start ${program}`);
   }
   const kill = (): void => void signalProcess(ref, "SIGKILL");
-  try {
-    joinCgroup(cgroups, ref.pid);
-  } catch (error) {
-    kill();
-    native().closeFd(ours);
-    throw error;
-  }
+  const joined = joinCgroup(cgroups, ref.pid).catch((error: unknown) => {
+    if (!isEnding(ref)) throw error; // one whose process has been quick is beyond cgroups
+  });
+  const ready = Promise.all([settled, joined]).then(() => {});
+  ready.catch(() => {}); // for who waits for it
   let open = true;
   const closeSocket = (): void => {
     if (open) native().closeFd(ours);

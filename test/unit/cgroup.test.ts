@@ -198,13 +198,13 @@ test("when one hierarchy fails, nothing is left in the others", (t) => {
   t.false(existsSync(join(cpu.mountPoint, "a")));
 });
 
-test("processes are moved in and counted once", (t) => {
+test("processes are moved in and counted once", async (t) => {
   const [one, two] = [temporaryFolder(t), temporaryFolder(t)];
-  joinCgroup([one, two], 77);
+  await joinCgroup([one, two], 77);
   t.is(readFileSync(join(one, "cgroup.procs"), "utf8"), "77");
   writeFileSync(join(two, "cgroup.procs"), "77\n78\n");
   t.deepEqual(cgroupMembers([one, two, "/no/such"]), [77, 78]);
-  t.throws(() => joinCgroup(["/no/such"], 77), failure("unavailable", "move process 77 to the cgroup /no/such"));
+  await t.throwsAsync(joinCgroup(["/no/such"], 77), failure("unavailable", "move process 77 to the cgroup /no/such"));
 });
 
 test("what holds processes is not removed and is told; what is gone already is no trouble", (t) => {
