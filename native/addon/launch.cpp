@@ -101,8 +101,8 @@ Napi::Value launch(const Napi::CallbackInfo& info) {
     const Napi::Array fds = options.Get("stdio").As<Napi::Array>();
     std::array<int, 3> stdio;
     for (uint32_t i = 0; i < 3; ++i) stdio[i] = fds.Get(i).As<Napi::Number>().Int32Value();
-    auto* const work = new LaunchWork(env, options.Get("launcher").As<Napi::String>(), {data, data + bytes.ByteLength()}, stdio,
-                                      options.Get("goes").ToBoolean());
+    auto* const work =
+        new LaunchWork(env, options.Get("launcher").As<Napi::String>(), {data, data + bytes.ByteLength()}, stdio, options.Get("goes").ToBoolean());
     const Napi::Promise promise = work->promise();
     work->Queue();
     return promise;

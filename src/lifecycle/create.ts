@@ -6,7 +6,7 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
 import { type ContainerPaths, cgroupName, containerPaths, type Installation, installation, podPaths } from "../base/paths.ts";
-import { bootId, isAlive, processRef } from "../base/process.ts";
+import { bootId, isAlive, type ProcessRef, processRef } from "../base/process.ts";
 import { OCI_VERSION } from "../base/version.ts";
 import { applyAnnotations } from "../config/annotations.ts";
 import { loadConfig } from "../config/config.ts";
@@ -109,10 +109,10 @@ async function make(work: Work): Promise<ProxyProcess> {
   const stdio = planStdio({ ...options, terminal, size });
   using _stdio = { [Symbol.dispose]: () => stdio.close() };
   const placed = work.spans.measure("place root filesystem and mounts", async () => {
-    await placeTrees(guest.placements, sandbox.pid, podPaths(work.state.pod.folder).shared, undo);
+    await placeTrees(guest.placements, sandbox.ref.pid, podPaths(work.state.pod.folder).shared, undo);
   });
   const ready = work.spans.measure("wait for the virtual machine", () => sandbox.ready());
-  await options.interrupt.race(bothReady(ready, placed));
+  await options.interrupt.race(bothReady(sandbox.ref, ready, placed));
   update(work, { sharedTargets: guest.placements.map((placement) => placement.target) });
 
   const proxy = await work.spans.measure("start the proxy", async () => await startContainerProxy(work, stdio));
@@ -184,7 +184,7 @@ function takeId(folder: string): void {
 
 /** The sandbox a container goes to: where its trees are placed and when it can take them. */
 interface PodSandbox {
-  readonly pid: number;
+  readonly ref: ProcessRef;
   ready(): Promise<void>;
 }
 
@@ -213,7 +213,7 @@ async function startPod(work: Work): Promise<PodSandbox> {
     return started;
   });
   return {
-    pid: sandbox.ref.pid,
+    ref: sandbox.ref,
     ready: async () => await sandbox.ready(podConfig.startTimeoutMs),
   };
 }
@@ -237,7 +237,7 @@ async function joinPod(work: Work, find: () => StateFile): Promise<PodSandbox> {
   update(work, { pod: member.pod });
   work.surroundings.podFolder = folder;
   aimFaultAt(root, work.options.id, folder);
-  return { pid: sandbox.pid, ready: async () => {} };
+  return { ref: sandbox, ready: async () => {} };
 }
 
 /** In the pod's network namespace: hooks find it by the proxy's pid. */
@@ -292,11 +292,15 @@ function update(work: Work, change: Partial<StateFile>): void {
 }
 
 /**
- * The machine boots while trees are placed. A tree that can't be placed fails at once; a machine that can't boot only when
- * the placing has ended, because undoing it meanwhile would leave what is placed last.
+ * The machine boots while trees are placed. A tree that can't be placed fails at once, unless it is for want of the sandbox process, whose end
+ * says why; a machine that can't boot only when the placing has ended, because undoing it meanwhile would leave what is placed last.
  */
-async function bothReady(ready: Promise<void>, placed: Promise<void>): Promise<void> {
-  await Promise.all([placed, ready.catch(async (error: unknown) => await placed.catch(() => {}).then(() => Promise.reject(error)))]);
+async function bothReady(sandbox: ProcessRef, ready: Promise<void>, placed: Promise<void>): Promise<void> {
+  const given = placed.catch(async (error: unknown) => {
+    if (!isAlive(sandbox)) await ready;
+    throw error;
+  });
+  await Promise.all([given, ready.catch(async (error: unknown) => await placed.catch(() => {}).then(() => Promise.reject(error)))]);
 }
 
 function closing(proxy: ProxyProcess): Disposable {

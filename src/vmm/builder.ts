@@ -7,6 +7,7 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { TskataError } from "../base/errors.ts";
+import { FailureError } from "../base/failures.ts";
 import { type KvmMachine, type KvmSystem, native, type VirtioDevice } from "../native.ts";
 import { bootParams, randomSeed } from "./arch/x86_64/boot-params.ts";
 import { encodeCpuid, guestCpuid, parseCpuid } from "./arch/x86_64/cpuid.ts";
@@ -129,7 +130,10 @@ function loadKernel(machine: KvmMachine, file: string, memory: readonly layout.R
     const head = Buffer.alloc(KERNEL_HEAD_BYTES);
     const kernel = parseKernel(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size, file);
     const room = memory[0]?.bytes ?? 0;
-    if (kernel.end > room) throw new TskataError("unavailable", `guest kernel ${file} takes ${kernel.end} bytes and the guest has ${room}`);
+    if (kernel.end > room) {
+      const [has, takes] = [room, kernel.end].map((bytes) => Math.ceil(bytes / layout.MIB));
+      throw new FailureError("guest-out-of-memory", `the guest has ${has} MiB of memory, and its kernel ${file} takes ${takes}`);
+    }
     for (const { fileOffset, address, bytes } of kernel.pieces) machine.load(address, fd, fileOffset, bytes);
     return kernel;
   } finally {
