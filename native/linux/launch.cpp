@@ -101,17 +101,6 @@ bool take_report(Packet packet, Launched& process) {
   }
 }
 
-void let_go(const Launched& process) {
-  const std::byte go{'G'};
-  send_packet(process.socket->get(), {&go, 1}, {});
-}
-
-void wait_for_execve(Launched& process) {
-  const Packet packet = receive_packet(process.socket->get());
-  process.socket->reset();
-  if (!packet.bytes.empty()) fail(packet);
-}
-
 }  // namespace
 
 Launched launch(const std::string& launcher, std::span<const std::byte> plan, const std::array<int, 3>& stdio, bool goes) {
@@ -123,17 +112,20 @@ Launched launch(const std::string& launcher, std::span<const std::byte> plan, co
   const Descriptor file = plan_file(plan);
   start(launcher, file.get(), theirs.get(), stdio);
   theirs.reset();
-  if (goes) let_go(process);  // it finds that when it comes to ask
   bool ready = false;
   // The pid comes from the first process, "ready" from the second: in whichever order.
   while (!ready || process.pid < 0) ready = take_report(receive_packet(process.socket->get()), process) || ready;
-  if (goes) wait_for_execve(process);
+  // Not before it is ready: what a launcher that fails has not read would reset the socket and take its report along.
+  if (goes) release(process);
   return process;
 }
 
 void release(Launched& process) {
-  let_go(process);
-  wait_for_execve(process);
+  const std::byte go{'G'};
+  send_packet(process.socket->get(), {&go, 1}, {});
+  const Packet packet = receive_packet(process.socket->get());
+  process.socket->reset();
+  if (!packet.bytes.empty()) fail(packet);
 }
 
 }  // namespace tskata::os

@@ -33,12 +33,13 @@ async function run(launch: Launch, reaper: Reaper): Promise<End> {
       ? containerPlan({ id: "box", spec, cgroup: "", sharedPids: new Map(), noPivot: false, newKeyring: false, bundle: "/the/bundle" })
       : execPlan({ spec, process: exec, cgroup: "", init: process.pid });
   const file = openSync(output, "w");
+  const goes = exec !== undefined;
   try {
     const { launched, exited } = await reaper.launching(async (exitOf) => {
-      const made = await native().launch({ launcher: join(repository, "dist/guest/tskata-launcher"), plan: encodePlan(plan), stdio: [-1, file, file] });
+      const made = await native().launch({ launcher: join(repository, "dist/guest/tskata-launcher"), plan: encodePlan(plan), stdio: [-1, file, file], goes });
       return { launched: made, exited: exitOf(made.pid) };
     });
-    await launched.release();
+    if (!goes) await launched.release();
     return { waitStatus: await exited, printed: readFileSync(output, "utf8") };
   } catch (error) {
     return { error: (error as Error).message, printed: readFileSync(output, "utf8") };

@@ -137,6 +137,23 @@ test("past its time a startContainer hook is ended; one that leaves a child in t
   t.true(Date.now() - started < 30_000);
 });
 
+test("what is exec'ed does not wait for its release: its status, also when it is over at once, or why it could not be", async (t) => {
+  const exec = (args: string[]): Launch => ({
+    spec: { ociVersion: "1.2.0", linux: {} },
+    output: join(temporaryFolder(t), "output"),
+    exec: { cwd: "/", env: ["PATH=/bin:/usr/bin"], args },
+  });
+  const plain = join(temporaryFolder(t), "plain");
+  writeFileSync(plain, "no program", { mode: 0o755 });
+  const ends = await launches(exec(["sh", "-c", "echo ran; exit 3"]), exec(["true"]), exec(["no-such-program"]), exec([plain]));
+  t.deepEqual(ends, [
+    { printed: "ran\n", waitStatus: 3 << 8 },
+    { printed: "", waitStatus: 0 },
+    { printed: "", error: 'exec: "no-such-program": executable file not found in $PATH' },
+    { printed: "", error: `exec ${plain}: exec format error` },
+  ]);
+});
+
 test("execCPUAffinity: the CPUs named, the later of the two, or the field's name", async (t) => {
   const exec = (execCPUAffinity: Process["execCPUAffinity"]): Launch => ({
     spec: { ociVersion: "1.2.0", linux: {} },
