@@ -6,6 +6,7 @@ import { errorChain, TskataError } from "../base/errors.ts";
 import type { VirtioDevice } from "../native.ts";
 import { ContainersService, ProcessesService, type WaitResponse } from "../protocols/generated/agent.ts";
 import type { CreateRequest, CreateResponse, ExecRequest, KillRequest, ProcessInfo, ResizeRequest } from "../protocols/generated/control.ts";
+import type { SpanRecorder } from "../telemetry/spans.ts";
 import type { EventLog } from "./events.ts";
 import { closeAll, type Handoffs } from "./handoffs.ts";
 import { HostProcess } from "./host-process.ts";
@@ -22,23 +23,35 @@ interface ContainerRecord {
   reason?: string;
 }
 
+export interface ContainersOptions {
+  readonly agent: AgentClient;
+  readonly vsock: VirtioDevice;
+  readonly handoffs: Handoffs;
+  readonly events: EventLog;
+  readonly spans: SpanRecorder;
+  readonly log: Log;
+  /** The longest that the agent may take for one request. */
+  readonly callMs: number;
+}
+
 export class Containers {
   readonly #agent: AgentClient;
   readonly #vsock: VirtioDevice;
   readonly #handoffs: Handoffs;
   readonly #events: EventLog;
+  readonly #spans: SpanRecorder;
   readonly #log: Log;
-  /** The longest that the agent may take for one request. */
   readonly #callMs: number;
   readonly #records = new Map<string, ContainerRecord>();
   /** Why nothing works any more. */
   #failure: string | undefined;
 
-  constructor(agent: AgentClient, vsock: VirtioDevice, handoffs: Handoffs, events: EventLog, log: Log, callMs: number) {
+  constructor({ agent, vsock, handoffs, events, spans, log, callMs }: ContainersOptions) {
     this.#agent = agent;
     this.#vsock = vsock;
     this.#handoffs = handoffs;
     this.#events = events;
+    this.#spans = spans;
     this.#log = log;
     this.#callMs = callMs;
   }
@@ -48,19 +61,16 @@ export class Containers {
     const host = await this.#connect(request.handoff);
     try {
       if (this.#records.has(id)) throw new TskataError("exists", `container ${id} exists in this pod`);
-      const { pid } = await this.#agent.call(
-        ContainersService.create,
-        {
-          containerId: id,
-          spec: request.spec,
-          stdio: host.stdio,
-          sharedNamespaces: request.sharedNamespaces,
-          noPivot: request.noPivot,
-          noNewKeyring: request.noNewKeyring,
-          bundle: request.bundle,
-        },
-        this.#callMs,
-      );
+      const inGuest = {
+        containerId: id,
+        spec: request.spec,
+        stdio: host.stdio,
+        sharedNamespaces: request.sharedNamespaces,
+        noPivot: request.noPivot,
+        noNewKeyring: request.noNewKeyring,
+        bundle: request.bundle,
+      };
+      const { pid } = await this.#spans.measure("launch in the guest", () => this.#agent.call(ContainersService.create, inGuest, this.#callMs));
       this.#records.set(id, { id, exitFile, processes: new Map([["", host]]) });
       this.#begin(id, "", host);
       return { guestPid: pid };
@@ -76,12 +86,12 @@ export class Containers {
     host.beginInput();
   }
 
-  async exec(request: ExecRequest): Promise<CreateResponse> {
-    const { containerId: id, execId, process, subCgroup } = request;
-    const host = await this.#connect(request.handoff);
+  async exec({ containerId: id, execId, process, subCgroup, handoff }: ExecRequest): Promise<CreateResponse> {
+    const host = await this.#connect(handoff);
     try {
       const record = this.#record(id);
-      const { pid } = await this.#agent.call(ProcessesService.exec, { containerId: id, execId, process, subCgroup, stdio: host.stdio }, this.#callMs);
+      const request = { containerId: id, execId, process, subCgroup, stdio: host.stdio };
+      const { pid } = await this.#spans.measure("launch in the guest", () => this.#agent.call(ProcessesService.exec, request, this.#callMs));
       record.processes.set(execId, host);
       this.#begin(id, execId, host);
       host.beginInput();
@@ -94,7 +104,7 @@ export class Containers {
 
   async #connect(handoff: CreateRequest["handoff"]): Promise<HostProcess> {
     const fds = await this.#handoffs.take(handoff);
-    if (this.#failure === undefined) return await HostProcess.connect(this.#vsock, fds, this.#callMs);
+    if (this.#failure === undefined) return await this.#spans.measure("connect the streams", () => HostProcess.connect(this.#vsock, fds, this.#callMs));
     closeAll(Object.values(fds));
     throw new TskataError("unavailable", this.#failure);
   }

@@ -39,21 +39,21 @@ export class HostProcess {
     this.#streams = streams;
   }
 
-  /** Connects a stream for each descriptor there is. On failure everything is closed. */
+  /** Connects a stream for each descriptor there is, all at once: each costs a way to the guest and back. On failure everything is closed. */
   static async connect(vsock: VirtioDevice, fds: Descriptors, timeoutMs: number): Promise<HostProcess> {
-    const streams: { stdin?: number; stdout?: number; stderr?: number } = {};
+    const names = (["stdin", "stdout", "stderr"] as const).filter((name) => fds[name] !== undefined);
     const ids = { stdin: 0n, stdout: 0n, stderr: 0n };
-    try {
-      for (const name of ["stdin", "stdout", "stderr"] as const) {
-        if (fds[name] === undefined) continue;
-        ids[name] = ++lastStreamId;
-        streams[name] = await openStream(vsock, ids[name], timeoutMs);
-      }
-      return new HostProcess(fds, ids, streams);
-    } catch (error) {
-      closeAll([...Object.values(streams), ...Object.values(fds)]);
-      throw error;
+    for (const name of names) ids[name] = ++lastStreamId;
+    const opened = await Promise.allSettled(names.map(async (name) => await openStream(vsock, ids[name], timeoutMs)));
+    const streams: { stdin?: number; stdout?: number; stderr?: number } = {};
+    for (const [index, name] of names.entries()) {
+      const stream = opened[index];
+      if (stream?.status === "fulfilled") streams[name] = stream.value;
     }
+    const failed = opened.find((stream) => stream.status === "rejected");
+    if (failed === undefined) return new HostProcess(fds, ids, streams);
+    closeAll([...Object.values(streams), ...Object.values(fds)]);
+    throw failed.reason;
   }
 
   /** The guest process is there (it may still wait for its start): output flows, the proxy is heard. */

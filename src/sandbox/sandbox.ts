@@ -68,7 +68,15 @@ export class Sandbox {
     this.#vsock = native().createVsock({ guestCid: GUEST_CID, path: VSOCK, guestPorts: [AGENT_PORT, STDIO_PORT] });
     this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads, keeperFd: keeperSocket() });
     this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
-    this.#containers = new Containers(this.#agent, this.#vsock, this.#handoffs, this.#events, log, config.callTimeoutMs);
+    this.#containers = new Containers({
+      agent: this.#agent,
+      vsock: this.#vsock,
+      handoffs: this.#handoffs,
+      events: this.#events,
+      spans: this.#spans,
+      log,
+      callMs: config.callTimeoutMs,
+    });
   }
 
   async start(): Promise<void> {

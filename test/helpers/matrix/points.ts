@@ -39,6 +39,8 @@ export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
       "agent answers",
       "create sandbox in the guest",
       "serve create",
+      "connect the streams",
+      "launch in the guest",
     ],
     first: {
       sandbox: [
@@ -60,7 +62,11 @@ export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
     },
   },
   start: { whole: "start", cli: ["start in the guest", "poststart hooks"], sandbox: ["serve start"] },
-  exec: { whole: "exec", cli: ["start the proxy", "hand over the descriptors", "exec in the guest"], sandbox: ["serve exec"] },
+  exec: {
+    whole: "exec",
+    cli: ["start the proxy", "hand over the descriptors", "exec in the guest"],
+    sandbox: ["serve exec", "connect the streams", "launch in the guest"],
+  },
   kill: { whole: "kill", cli: ["kill in the guest"], sandbox: ["serve kill"] },
   delete: {
     whole: "delete",
