@@ -42,6 +42,8 @@ const readySchema = z.union([
   }),
 ]);
 
+/** node would let what is short-lived have 48 MiB before it collects it; a pod's process has little to do, and some thousand execs fill that. */
+const YOUNG_OBJECTS = "--max-semi-space-size=2";
 const MOST_TEXT = 2000;
 const KILL_WAIT_MS = 5000;
 /** Its own limit comes first and knows more; this one is for a process that is stopped or hangs. */
@@ -63,7 +65,7 @@ export async function startSandbox(files: Installation, podFolder: string, cgrou
     ...cgroups.flatMap((folder) => ["--cgroup-procs", join(folder, "cgroup.procs")]),
     ...jailViews(files, pod, podFolder),
     // SIGUSR1 would open a debugger; and the thread that waits for it blocks the signal by which the jail closes.
-    ...["--", files.node, "--disable-sigusr1", files.sandbox],
+    ...["--", files.node, "--disable-sigusr1", YOUNG_OBJECTS, files.sandbox],
   ];
   const log = openSync(paths.sandboxErrors, "a", 0o600);
   let jail: ChildProcess;
