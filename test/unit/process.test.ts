@@ -55,7 +55,16 @@ test.serial("a wait's end does not depend on the wall clock", async (t) => {
 test("a process has the same start time in every time namespace", async (t) => {
   const script = `import { processRef } from ${JSON.stringify(join(repository, "src/base/process.ts"))}; console.log(processRef(${process.pid})?.startTime)`;
   const own = processRef(process.pid)?.startTime;
-  const { code, stdout, stderr } = await runProgram("unshare", ["--time", "--boottime", "100000", process.execPath, "--input-type=module", "-e", script]);
+  const { code, stdout, stderr } = await runProgram("unshare", [
+    "--time",
+    "--boottime",
+    "100000",
+    "--fork",
+    process.execPath,
+    "--input-type=module",
+    "-e",
+    script,
+  ]);
   t.is(code, 0, stderr);
   t.is(Number(stdout), own ?? 0);
 });
