@@ -7,11 +7,15 @@ import { boottimeNs } from "./clock.ts";
 import { prepareCgroups } from "./container/cgroup.ts";
 import { mountEarly } from "./init/mounts.ts";
 import { Reaper } from "./init/reaper.ts";
+import { makeRoomForPipes } from "./io/stdio.ts";
 import { Streams } from "./io/streams.ts";
 import { log } from "./log.ts";
 import { Pod } from "./server/pod.ts";
 import { SandboxHandlers } from "./server/sandbox.ts";
 import { serve } from "./server/server.ts";
+
+/** Host to guest, packets have 4 KiB: with less on the way the guest's reader is done with them before more have come. */
+const STREAM_BYTES = 1024 * 1024;
 
 const spans: Span[] = [];
 
@@ -36,12 +40,13 @@ function main(): void {
   spans.push(...spansBefore(boottimeNs()));
   measured("mounts", mountEarly);
   measured("cgroups", prepareCgroups);
+  makeRoomForPipes();
   const reaper = new Reaper();
   const streams = new Streams();
   reaper.start();
   const pod = new Pod({ launcher: join(import.meta.dirname, "tskata-launcher"), reaper, streams });
   measured("listen", () => {
-    native().listenTagged({ vsockPort: STDIO_PORT }, (fd, id) => streams.arrive(fd, id));
+    native().listenTagged({ vsockPort: STDIO_PORT, receiveBytes: STREAM_BYTES }, (fd, id) => streams.arrive(fd, id));
     serve(pod, new SandboxHandlers(pod, spans), { vsockPort: AGENT_PORT });
   });
   tellHost();

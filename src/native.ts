@@ -21,6 +21,9 @@ export interface Relay {
   readonly ended: Promise<string | null>;
 }
 
+/** `receiveBytes`: what each stream holds for a reader that is behind, 256 KiB unless said. */
+export type StreamAddress = { readonly vsockPort: number; readonly receiveBytes?: number } | { readonly unixPath: string };
+
 /** Works by itself until it is closed, whether anything holds the object or not. */
 export interface Closable {
   close(): void;
@@ -81,7 +84,8 @@ export interface Native {
   /** A connected pair of unix sockets, both close-on-exec. */
   socketpair(type: "stream" | "seqpacket"): [number, number];
   /** A pipe [read, write], both close-on-exec. */
-  pipe(): [number, number];
+  /** With room for so many bytes, where the kernel's limits allow it; 64 KiB unless said. */
+  pipe(bytes?: number): [number, number];
   /** Duplicates with close-on-exec. */
   dupFd(fd: number): number;
   /** Sends one message with descriptors (SCM_RIGHTS) over a connected socket descriptor. The descriptors stay the caller's. */
@@ -120,9 +124,9 @@ export interface Native {
 
   // -- guest ---------------------------------------------------------------------------------------------------------
   /** Listens on an AF_VSOCK port (or, for tests, on a unix socket path). Every accepted connection is a descriptor the callback owns. */
-  listenStream(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number) => void): Closable;
+  listenStream(address: StreamAddress, onConnection: (fd: number) => void): Closable;
   /** As listenStream, but first reads the 8-byte big-endian stream id each connection opens with. */
-  listenTagged(address: { vsockPort: number } | { unixPath: string }, onConnection: (fd: number, id: bigint) => void): Closable;
+  listenTagged(address: StreamAddress, onConnection: (fd: number, id: bigint) => void): Closable;
   /** Connects to a port of the host and returns the descriptor. Blocks for as long as the host's device takes to answer. */
   connectVsockHost(port: number): number;
   /** Turns a stream socket descriptor of any family into one end of a unix socketpair that net.Socket takes; bytes are relayed. */

@@ -4,9 +4,20 @@
  *   stdin   stream ─relay─► pipe ─► process          with a terminal: stream ─► master, master ─► stream
  *   stdout  process ─► pipe ─relay─► stream
  */
+import { readFileSync, writeFileSync } from "node:fs";
 import { native, type Relay } from "../../src/native.ts";
 import type { Stdio as StdioIds } from "../../src/protocols/generated/agent.ts";
 import type { Streams } from "./streams.ts";
+
+/** So many times the kernel's 64 KiB: a relay that moves more at once is woken less often. */
+const PIPE_FACTOR = 4;
+const PIPE_BYTES = PIPE_FACTOR * 65_536;
+const PIPE_PAGES = "/proc/sys/fs/pipe-user-pages-soft";
+
+/** The kernel counts a user's pipes by their size, and beyond this gives the unprivileged ones of its processes two pages each: as many pipes as ever. */
+export function makeRoomForPipes(): void {
+  writeFileSync(PIPE_PAGES, String(Number(readFileSync(PIPE_PAGES, "utf8")) * PIPE_FACTOR));
+}
 
 /** Bytes that the process wrote, as read from its pipes. */
 export interface OutputCounts {
@@ -30,9 +41,9 @@ export class StdioPreparation {
   private constructor(streams: Claimed, terminal: boolean) {
     this.#streams = streams;
     if (terminal) return;
-    if (streams.stdin !== undefined) [this.child[0], this.#ours.stdin] = native().pipe();
-    if (streams.stdout !== undefined) [this.#ours.stdout, this.child[1]] = native().pipe();
-    if (streams.stderr !== undefined) [this.#ours.stderr, this.child[2]] = native().pipe();
+    if (streams.stdin !== undefined) [this.child[0], this.#ours.stdin] = native().pipe(PIPE_BYTES);
+    if (streams.stdout !== undefined) [this.#ours.stdout, this.child[1]] = native().pipe(PIPE_BYTES);
+    if (streams.stderr !== undefined) [this.#ours.stderr, this.child[2]] = native().pipe(PIPE_BYTES);
   }
 
   static async begin(streams: Streams, ids: StdioIds | undefined, terminal: boolean): Promise<StdioPreparation> {

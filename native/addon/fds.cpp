@@ -53,6 +53,8 @@ Napi::Value make_pipe(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     std::array<int, 2> fds;
     checked(::pipe2(fds.data(), O_CLOEXEC), "pipe2");
+    // Its size is a wish: the kernel has a limit on what one user's pipes hold.
+    if (info[0].IsNumber()) (void)::fcntl(fds[0], F_SETPIPE_SZ, info[0].As<Napi::Number>().Int32Value());
     return pair_of(env, fds);
   });
 }

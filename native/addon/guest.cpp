@@ -28,7 +28,8 @@ using os::checked;
 
 os::Descriptor listen_at(const Napi::Object& address) {
   if (address.Has("unixPath")) return os::listen_unix(address.Get("unixPath").As<Napi::String>(), SOCK_STREAM, 128);
-  return os::listen_vsock(address.Get("vsockPort").As<Napi::Number>().Uint32Value());
+  const uint64_t receive_bytes = address.Has("receiveBytes") ? address.Get("receiveBytes").As<Napi::Number>().Uint32Value() : 0;
+  return os::listen_vsock(address.Get("vsockPort").As<Napi::Number>().Uint32Value(), receive_bytes);
 }
 
 Napi::Value listen(const Napi::CallbackInfo& info, bool tagged) {

@@ -41,13 +41,17 @@ bool read_tag(Untagged& waiting, const StreamListener::OnStream& on_stream) {
 
 }  // namespace
 
-Descriptor listen_vsock(unsigned port) {
+Descriptor listen_vsock(unsigned port, uint64_t receive_bytes) {
   Descriptor listener(checked(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket(AF_VSOCK)"));
   sockaddr_vm address{};
   address.svm_family = AF_VSOCK;
   address.svm_cid = VMADDR_CID_ANY;
   address.svm_port = port;
   checked(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), "bind(AF_VSOCK)");
+  if (receive_bytes != 0) {  // its streams inherit both
+    for (const int option : {SO_VM_SOCKETS_BUFFER_MAX_SIZE, SO_VM_SOCKETS_BUFFER_SIZE})
+      checked(::setsockopt(listener.get(), AF_VSOCK, option, &receive_bytes, sizeof receive_bytes), "setsockopt(AF_VSOCK)");
+  }
   checked(::listen(listener.get(), 128), "listen(AF_VSOCK)");
   return listener;
 }

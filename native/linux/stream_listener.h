@@ -1,5 +1,6 @@
 // Listens for streams on an AF_VSOCK port, or on a unix socket for tests.
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <thread>
@@ -8,7 +9,8 @@
 
 namespace tskata::os {
 
-Descriptor listen_vsock(unsigned port);
+// `receive_bytes`: what each of its streams holds for a reader that is behind; 0: the kernel's 256 KiB.
+Descriptor listen_vsock(unsigned port, uint64_t receive_bytes);
 // Connects to a port of the host; blocks.
 Descriptor connect_vsock_host(unsigned port);
 
