@@ -1,11 +1,12 @@
 /**
- * `npm run bench [-- state boot start memory]`: what docs/performance.md holds. Times are compared side by side in one
- * run, turn by turn, and told as medians: absolute ones say more about the machine than about the product.
+ * `npm run bench [-- NAME [TURNS]…]`: what docs/performance.md holds. Times are compared side by side in one run, turn by turn, and told as
+ * medians: absolute ones say more about the machine than about the product. `streams-soak` is what docs/reliability.md holds: for hours.
  */
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { benchExec, benchStreams, soakStreams } from "./bench/streams.ts";
 import { median } from "./lib/median.ts";
 import { sleepingBundle } from "./lib/sleeping-bundle.ts";
 import { cacheFolder, distFolder, pinnedNode } from "./lib/steps.ts";
@@ -67,11 +68,11 @@ function withContainer(work: (root: string, folder: string) => void): void {
 
 // -- what is measured --------------------------------------------------------------------------------------------------------
 
-function benchState(): void {
+function benchState(turns = 30): void {
   withContainer((root) => {
     print("## state");
     tell(
-      race(30, {
+      race(turns, {
         "node -e 0": () => void must(pinnedNode, ["-e", "0"]),
         "tskata state": () => void must(TSKATA, ["--root", root, "state", "bench"]),
         "runc state (of a container that is not there)": () => void run("runc", ["--root", root, "state", "nobody"]),
@@ -140,7 +141,7 @@ function bootTo(machine: string, args: readonly string[], commandLine: string): 
 }
 
 /** Each as it is meant to boot: ours from an erofs disk with nothing but virtio-mmio, Debian's from an initramfs with ACPI. */
-function benchBoot(): void {
+function benchBoot(turns = 5): void {
   print("## kernel boot, from QEMU's start to its end after /init (TCG)");
   const folder = mkdtempSync(join(tmpdir(), "tskata-bench-"));
   try {
@@ -158,7 +159,7 @@ function benchBoot(): void {
     const blk = ["-drive", `id=disk,file=${disk},format=raw,if=none,readonly=on`, "-device", "virtio-blk-device,drive=disk,bus=virtio-mmio-bus.0"];
     const root = "reboot=t root=/dev/vda rootfstype=erofs ro init=/init virtio_mmio.device=512@0xfeb00000:5";
     tell(
-      race(5, {
+      race(turns, {
         "guest kernel": () => bootTo(",acpi=off,auto-kernel-cmdline=off", ["-kernel", ours, ...blk], root),
         [`Debian ${debian.version}`]: () => bootTo("", ["-kernel", debian.kernel, "-initrd", initrd], ""),
       }),
@@ -168,12 +169,27 @@ function benchBoot(): void {
   }
 }
 
-const BENCHES: Readonly<Record<string, () => void>> = { state: benchState, start: benchStart, memory: benchMemory, boot: benchBoot };
+/** `turns`: as many as asked for, or as the bench finds enough. */
+type Bench = (turns?: number) => void | Promise<void>;
+
+const BENCHES: Readonly<Record<string, Bench>> = {
+  state: benchState,
+  start: benchStart,
+  memory: benchMemory,
+  boot: benchBoot,
+  streams: benchStreams,
+  exec: benchExec,
+};
+/** Only when asked for by name. */
+const LONG: Readonly<Record<string, Bench>> = { "streams-soak": soakStreams };
 
 await setup();
-const asked = process.argv.slice(2);
-for (const name of asked.length === 0 ? Object.keys(BENCHES) : asked) {
-  const bench = BENCHES[name];
-  if (bench === undefined) throw new Error(`there is no bench "${name}": ${Object.keys(BENCHES).join(", ")}`);
-  bench();
+const words = process.argv.slice(2);
+if (words.length === 0) for (const bench of Object.values(BENCHES)) await bench();
+for (let index = 0; index < words.length; index++) {
+  const name = words[index] ?? "";
+  const bench = BENCHES[name] ?? LONG[name];
+  if (bench === undefined) throw new Error(`there is no bench "${name}": ${Object.keys({ ...BENCHES, ...LONG }).join(", ")}`);
+  const turns = /^\d+$/.test(words[index + 1] ?? "") ? Number(words[++index]) : undefined;
+  await bench(turns);
 }
