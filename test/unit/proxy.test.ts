@@ -1,10 +1,11 @@
 /** native/proxy, as the command line starts it: what it may still do, what it forwards, how it ends. The sandbox process's part is played here. */
 import { readFileSync, readlinkSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { type ProxyProcess, startProxy } from "../../src/lifecycle/proxy.ts";
 import { native, type PacketSocket } from "../../src/native.ts";
-import { failure, repository } from "./helpers.ts";
+import { failure, repository, runProgram, temporaryFolder } from "./helpers.ts";
 
 const program = join(repository, "dist/lib/tskata-proxy");
 const KILL = 9;
@@ -101,4 +102,28 @@ test("it ends as the guest's process did, by code or signal, and by SIGKILL when
   const { proxy, socket } = await start(t);
   socket.close();
   t.is((await proxy.ended).signal, "SIGKILL");
+});
+
+test("it is in each of its cgroups when that has been waited for; who waits is told that it could not join", async (t) => {
+  const folders = [temporaryFolder(t), temporaryFolder(t)];
+  const proxy = startProxy(program, folders, undefined);
+  await proxy.ready;
+  for (const folder of folders) t.is(readFileSync(join(folder, "cgroup.procs"), "utf8"), String(proxy.ref.pid));
+  proxy.closeSocket();
+  const lost = startProxy(program, ["/no/such"], undefined);
+  await new Promise((wake) => setTimeout(wake, 50)); // nobody has asked yet
+  await t.throwsAsync(lost.ready, failure("unavailable", `move process ${lost.ref.pid} to the cgroup /no/such`));
+  lost.closeSocket();
+  t.is((await lost.ended).signal, "SIGKILL");
+});
+
+test("one that has ended before it could join its cgroups is no failure", async (t) => {
+  const slow = temporaryFolder(t);
+  const fifo = join(slow, "cgroup.procs");
+  await runProgram("mkfifo", [fifo]); // holds its writer up until there is a reader
+  const proxy = startProxy(program, [slow, "/no/such"], undefined);
+  proxy.closeSocket();
+  await proxy.ended;
+  t.is(await readFile(fifo, "utf8"), String(proxy.ref.pid));
+  await t.notThrowsAsync(proxy.ready);
 });
