@@ -152,8 +152,11 @@ export interface Native {
   setDeviceFilter(cgroup: string, program: Uint8Array): void;
 
   // -- relay ---------------------------------------------------------------------------------------------------------
-  /** Starts moving bytes from `source` to `destination`, taking both descriptors over; EBADF, with nothing taken, when one is not open. */
-  relay(source: number, destination: number): Relay;
+  /**
+   * Starts moving bytes from `source` to `destination`, taking both descriptors over; EBADF, with nothing taken, when one is not open.
+   * A patient one does not preempt who fills its source or empties its destination: it comes when that one waits, and there is more to move.
+   */
+  relay(source: number, destination: number, patient?: boolean): Relay;
 
   // -- launcher (guest) ------------------------------------------------------------------------------------------------
   /**

@@ -14,6 +14,9 @@ const PIPE_FACTOR = 4;
 const PIPE_BYTES = PIPE_FACTOR * 65_536;
 const PIPE_PAGES = "/proc/sys/fs/pipe-user-pages-soft";
 
+/** On a guest's only CPU the process and its relay would else take turns at every page. */
+const PATIENT = true;
+
 /** The kernel counts a user's pipes by their size, and beyond this gives the unprivileged ones of its processes two pages each: as many pipes as ever. */
 export function makeRoomForPipes(): void {
   writeFileSync(PIPE_PAGES, String(Number(readFileSync(PIPE_PAGES, "utf8")) * PIPE_FACTOR));
@@ -66,9 +69,9 @@ export class StdioPreparation {
     const { stdin, stdout, stderr } = this.#streams;
     if (terminal !== null) return connectTerminal(terminal, stdin, stdout);
     return new ProcessStdio(
-      stdin === undefined ? undefined : native().relay(stdin, this.#ours.stdin ?? -1),
-      stdout === undefined ? undefined : native().relay(this.#ours.stdout ?? -1, stdout),
-      stderr === undefined ? undefined : native().relay(this.#ours.stderr ?? -1, stderr),
+      stdin === undefined ? undefined : native().relay(stdin, this.#ours.stdin ?? -1, PATIENT),
+      stdout === undefined ? undefined : native().relay(this.#ours.stdout ?? -1, stdout, PATIENT),
+      stderr === undefined ? undefined : native().relay(this.#ours.stderr ?? -1, stderr, PATIENT),
       undefined,
     );
   }
@@ -88,8 +91,8 @@ export class StdioPreparation {
 }
 
 function connectTerminal(master: number, stdin: number | undefined, stdout: number | undefined): ProcessStdio {
-  const input = stdin === undefined ? undefined : native().relay(stdin, native().dupFd(master));
-  const output = stdout === undefined ? undefined : native().relay(native().dupFd(master), stdout);
+  const input = stdin === undefined ? undefined : native().relay(stdin, native().dupFd(master), PATIENT);
+  const output = stdout === undefined ? undefined : native().relay(native().dupFd(master), stdout, PATIENT);
   return new ProcessStdio(input, output, undefined, master);
 }
 

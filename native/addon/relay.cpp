@@ -36,12 +36,12 @@ class RelayHandle : public Napi::ObjectWrap<RelayHandle> {
     constructor().SuppressDestruct();
   }
 
-  static Napi::Object make(Napi::Env env, int source, int destination) {
+  static Napi::Object make(Napi::Env env, int source, int destination, bool patient) {
     const Napi::Object object = constructor().New({});
     RelayHandle* const handle = Unwrap(object);
     const Settler settler(env, true);
     handle->ended_ = Napi::Persistent(settler.promise().As<Napi::Object>());
-    handle->relay_ = Relay::start(os::Descriptor(source), os::Descriptor(destination), false,
+    handle->relay_ = Relay::start(os::Descriptor(source), os::Descriptor(destination), {.half_close = false, .patient = patient},
                                   [settler](int error) { settler.resolve([error](Napi::Env at) { return error_name(at, error); }); });
     return object;
   }
@@ -83,7 +83,7 @@ int open_descriptor(const Napi::Value& value) {
 Napi::Value make_relay(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const int source = open_descriptor(info[0]);
-    return RelayHandle::make(env, source, open_descriptor(info[1]));
+    return RelayHandle::make(env, source, open_descriptor(info[1]), info[2].ToBoolean());
   });
 }
 
@@ -97,8 +97,8 @@ Napi::Value bridge(const Napi::CallbackInfo& info) {
     os::Descriptor theirs(pair[1]);
     os::Descriptor stream_again(os::checked(::fcntl(stream.get(), F_DUPFD_CLOEXEC, 3), "fcntl"));
     os::Descriptor ours_again(os::checked(::fcntl(ours.get(), F_DUPFD_CLOEXEC, 3), "fcntl"));
-    Relay::start(std::move(stream), std::move(ours), true, [](int) {});
-    Relay::start(std::move(ours_again), std::move(stream_again), true, [](int) {});
+    Relay::start(std::move(stream), std::move(ours), {.half_close = true}, [](int) {});
+    Relay::start(std::move(ours_again), std::move(stream_again), {.half_close = true}, [](int) {});
     return Napi::Number::New(env, theirs.release());
   });
 }

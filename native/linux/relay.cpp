@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -69,9 +70,9 @@ bool is_socket(int fd) {
 
 }  // namespace
 
-std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended) {
+std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, Manner manner, std::function<void(int error)> ended) {
   install_interrupt();
-  const std::shared_ptr<Relay> relay(new Relay(std::move(source), std::move(destination), half_close, std::move(ended)));
+  const std::shared_ptr<Relay> relay(new Relay(std::move(source), std::move(destination), manner, std::move(ended)));
   const std::lock_guard lock(relay->mutex_);
   std::thread thread([relay] { relay->run(); });
   relay->thread_ = thread.native_handle();
@@ -79,11 +80,11 @@ std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, b
   return relay;
 }
 
-Relay::Relay(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended)
+Relay::Relay(Descriptor source, Descriptor destination, Manner manner, std::function<void(int error)> ended)
     : source_(std::move(source)),
       destination_(std::move(destination)),
       wake_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
-      half_close_(half_close),
+      manner_(manner),
       source_is_socket_(is_socket(source_.get())),
       destination_is_socket_(is_socket(destination_.get())),
       ended_(std::move(ended)) {}
@@ -94,9 +95,13 @@ void Relay::run() {
   sigfillset(&all);
   sigdelset(&all, interrupt_signal());
   ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+  if (manner_.patient) {
+    const sched_param none{};
+    (void)::sched_setscheduler(0, SCHED_BATCH, &none);  // sched(7): a thread of this policy preempts nobody when it wakes
+  }
   jail::enter_thread(jail::Role::relay);
   const int error = pump();
-  if (half_close_) ::shutdown(destination_.get(), SHUT_WR);
+  if (manner_.half_close) ::shutdown(destination_.get(), SHUT_WR);
   {
     const std::lock_guard lock(mutex_);
     done_ = true;

@@ -17,10 +17,15 @@ namespace tskata::os {
 
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
-  // Starts it. `half_close`: others hold descriptors of the destination's socket, so its end is told by shutdown; never so for a
+  // Starts it. `patient`: whoever fills its source or empties its destination is not preempted by it, and so has done more when it is its turn.
+  // `half_close`: others hold descriptors of the destination's socket, so its end is told by shutdown; never so for a
   // socket that is the caller's standard output. `ended` is called once, on the relay's thread, after both descriptors are closed: 0 at end of file,
   // else an errno. The thread keeps the relay alive.
-  static std::shared_ptr<Relay> start(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended);
+  struct Manner {
+    bool half_close = false;
+    bool patient = false;
+  };
+  static std::shared_ptr<Relay> start(Descriptor source, Descriptor destination, Manner manner, std::function<void(int error)> ended);
 
   uint64_t moved() const { return written_.load(); }
   // Calls back with the bytes read once the source has been empty, or at its end.
@@ -35,7 +40,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
     std::function<void()> done;
   };
 
-  Relay(Descriptor source, Descriptor destination, bool half_close, std::function<void(int error)> ended);
+  Relay(Descriptor source, Descriptor destination, Manner manner, std::function<void(int error)> ended);
   void run();
   int pump();
   bool wait_readable(bool draining, bool& empty);
@@ -51,7 +56,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   Descriptor source_;
   Descriptor destination_;
   Descriptor wake_;
-  bool half_close_;
+  Manner manner_;
   bool source_is_socket_ = false;
   bool destination_is_socket_ = false;
   std::function<void(int error)> ended_;
