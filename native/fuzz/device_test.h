@@ -22,6 +22,7 @@ struct Case {
   std::function<void()> run;
 };
 std::vector<Case> transport_cases();
+std::vector<Case> queue_cases();
 std::vector<Case> vsock_cases();
 std::vector<Case> fs_cases();
 std::vector<Case> fs_hostile_cases();

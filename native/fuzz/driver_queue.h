@@ -76,6 +76,15 @@ class DriverQueue {
   // §2.7.10: interrupt when the device's index passes this.
   void set_used_event(uint16_t index) { std::memcpy(available() + 4 + 2u * size_, &index, sizeof index); }
 
+  uint16_t available_index() const { return next_; }
+  // Whether the device wants to be told of what has been published since the index was `before`; event index (§2.7.10) or flag (§2.7.9).
+  bool wants_notification(uint16_t before, bool event_idx) const {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const auto field = [this](size_t offset) { return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(used() + offset)).load(); };
+    if (!event_idx) return (field(0) & 1) == 0;
+    return static_cast<uint16_t>(next_ - field(4 + 8u * size_) - 1) < static_cast<uint16_t>(next_ - before);
+  }
+
   uint16_t used_index() const { return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(used() + 2)).load(std::memory_order_acquire); }
 
   // The next buffer that the device has returned.

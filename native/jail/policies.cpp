@@ -207,6 +207,10 @@ constexpr auto node = std::to_array<Rule>({
 
 // Files below the shared tree, for any uid of the guest.
 constexpr auto fs_worker = std::to_array<Rule>({
+    {SYS_epoll_pwait},
+#ifdef SYS_epoll_wait
+    {SYS_epoll_wait},
+#endif
     {SYS_setfsuid},
     {SYS_setfsgid},
     {SYS_umask},
@@ -304,6 +308,7 @@ constexpr auto vhost_user = std::to_array<Rule>({
     {SYS_fcntl, is(1, F_GETFL)},
     {SYS_fcntl, is(1, F_SETFL)},
     {SYS_eventfd2},
+    {SYS_epoll_create1},
     {SYS_epoll_ctl},
     {SYS_clone, a_thread},
     refuse(SYS_clone3),
@@ -362,6 +367,7 @@ constexpr auto vcpu = std::to_array<Rule>({
 // What a queue's start does. The threads that it makes inherit this list, so it holds a device's, too.
 constexpr auto starter_own = std::to_array<Rule>({
     {SYS_eventfd2},
+    {SYS_epoll_create1},
     {SYS_clone, a_thread},
     refuse(SYS_clone3),
 });

@@ -170,9 +170,16 @@ bool Queue::enable_notifications() {
 
 void Queue::disable_notifications() {
   const std::lock_guard lock(mutex_);
-  // With event idx there is nothing to write: avail_event stays behind and the driver stays quiet (§2.7.10).
-  if (!event_idx_) field(used_, 0).store(used_no_notify, std::memory_order_relaxed);
+  if (event_idx_) {
+    // An index that the driver has passed already (§2.7.10).
+    const auto passed = static_cast<uint16_t>(next_available_ - 1);
+    field(used_, ring_header_bytes + used_element_bytes * size_).store(passed, std::memory_order_relaxed);
+  } else {
+    field(used_, 0).store(used_no_notify, std::memory_order_relaxed);
+  }
 }
+
+bool Queue::has_next() const { return available_index().load(std::memory_order_relaxed) != next_available_.load(std::memory_order_relaxed); }
 
 uint16_t Queue::next_available() const {
   const std::lock_guard lock(mutex_);

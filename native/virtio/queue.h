@@ -71,6 +71,8 @@ class Queue {
   // closes the race of §2.7.13.3.1 with a driver that adds just before.
   bool enable_notifications();
   void disable_notifications();
+  // Whether there is a buffer to pop. Takes no lock, so that who looks for one keeps nobody from it.
+  bool has_next() const;
 
   // The memory that the queue's addresses are in: for devices whose requests name further addresses.
   const GuestMemory& memory() const { return *memory_; }
@@ -102,7 +104,7 @@ class Queue {
   std::span<std::byte> available_;
   std::span<std::byte> used_;
   mutable std::mutex mutex_;
-  uint16_t next_available_;
+  std::atomic<uint16_t> next_available_;  // changed inside the lock
   uint16_t next_used_ = 0;
   uint16_t signalled_used_ = 0;  // used index at the last interrupt decision
   bool signalled_valid_ = false;

@@ -2,6 +2,7 @@
 #include "virtio/queue_workers.h"
 
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -13,7 +14,33 @@
 
 namespace tskata::virtio {
 
-QueueReader::QueueReader(ActiveQueue queue) : queue_(std::move(queue)), stop_(os::checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {}
+namespace {
+
+constexpr int looks_a_round = 16;
+constexpr int most_alone = 16;
+constexpr int enough_alone = 6;
+constexpr int for_company = 2;
+constexpr int rests = 50;  // looks that are left out once others wanted the processor
+
+int64_t now() { return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+void add_event(int events, int fd, uint32_t which) {
+  epoll_event event{which, {.fd = fd}};
+  os::checked(::epoll_ctl(events, EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
+}
+
+}  // namespace
+
+QueueReader::QueueReader(ActiveQueue queue, std::chrono::microseconds patience, std::chrono::microseconds crowded)
+    : queue_(std::move(queue)),
+      stop_(os::checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      events_(os::checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+      patience_(std::chrono::nanoseconds(patience).count()),
+      crowded_(std::chrono::nanoseconds(crowded).count()) {
+  // Edges: each notification wakes one thread, and its counter need not be read.
+  if (queue_.kick >= 0) add_event(events_.get(), queue_.kick, EPOLLIN | EPOLLET);
+  add_event(events_.get(), stop_.get(), EPOLLIN);
+}
 
 bool QueueReader::wait_for(int fd, short events) const {
   std::array<pollfd, 2> wait{{{fd, events, 0}, {stop_.get(), POLLIN, 0}}};
@@ -28,10 +55,12 @@ bool QueueReader::wait_for(int fd, short events) const {
   return false;
 }
 
-bool QueueReader::wait_for_kick() const {
-  if (!wait_for(queue_.kick, POLLIN)) return false;
-  take_kick();
-  return true;
+bool QueueReader::wait_for_event() const {
+  epoll_event event{};
+  while (::epoll_wait(events_.get(), &event, 1, -1) < 0) {
+    if (errno != EINTR) throw std::system_error(errno, std::generic_category(), "epoll_wait");
+  }
+  return event.data.fd != stop_.get();
 }
 
 void QueueReader::take_kick() const {
@@ -54,15 +83,62 @@ bool QueueReader::wait_for_kick_or(int fd) const {
 }
 
 bool QueueReader::take(Chain& chain) {
-  const std::lock_guard turn(turn_);
+  bool idled = false;
   while (!stopped_) {
-    if (queue().pop(chain)) return true;
-    // Asking for the kick and looking again closes the race of §2.7.13.3.1.
-    if (queue().enable_notifications()) continue;
-    if (!wait_for_kick()) return false;
-    queue().disable_notifications();
+    if (queue().pop(chain)) {
+      if (idled) brisk_ = now() - last_put_ <= patience_;
+      if (patience_ > 0) count_alone();
+      // Somebody else has to see the next, and what came before notifications were on.
+      if (idle_ > 0 && queue().enable_notifications()) kick_another();
+      return true;
+    }
+    idled = patience_ > 0;
+    if (look()) continue;
+    // Idle before the look at who looks: he turns notifications on when he is done, or when he takes a buffer and somebody is idle.
+    ++idle_;
+    // Asking for the notification and looking again closes the race of §2.7.13.3.1.
+    const bool more = !looking_ && queue().enable_notifications();
+    const bool goes_on = more || wait_for_event();
+    if (--idle_ == 0) queue().disable_notifications();
+    if (!goes_on) return false;
   }
   return false;
+}
+
+// Of a driver that waits for each answer, most buffers come alone.
+void QueueReader::count_alone() {
+  const bool alone = in_flight_++ == 0 && !queue().has_next();
+  alone_ = alone ? std::min(alone_ + 1, most_alone) : std::max(alone_ - for_company, 0);
+}
+
+// Whether there is a buffer before patience is at its end. A processor that somebody else wants is not spent on this: then it is left alone for a
+// while.
+bool QueueReader::look() {
+  if (patience_ == 0 || !brisk_ || alone_ < enough_alone || looking_.exchange(true)) return false;
+  bool found = false;
+  if (rests_ > 0) {
+    --rests_;
+  } else {
+    queue().disable_notifications();
+    const int64_t end = now() + patience_;
+    for (int64_t last = now(); !found && !stopped_ && last < end;) {
+      for (int i = 0; i < looks_a_round && !found; ++i) found = queue().has_next();
+      const int64_t before = now();
+      if (!found) std::this_thread::yield();
+      last = now();
+      if (last - before > crowded_) {
+        rests_ = rests;
+        break;
+      }
+    }
+  }
+  looking_ = false;
+  return found;
+}
+
+void QueueReader::kick_another() const {
+  const uint64_t one = 1;
+  (void)!::write(queue_.kick, &one, sizeof one);
 }
 
 void QueueReader::put(uint16_t head, size_t written) {
@@ -72,6 +148,9 @@ void QueueReader::put(uint16_t head, size_t written) {
 
 void QueueReader::put(std::span<const Used> used) {
   if (queue().push(used) && queue_.interrupt) queue_.interrupt();
+  if (patience_ == 0) return;
+  last_put_ = now();
+  in_flight_ -= used.size();
 }
 
 void QueueReader::stop() {

@@ -2,8 +2,8 @@
 // (all but vsock, whose one thread has an epoll over everything).
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <functional>
-#include <mutex>
 #include <span>
 #include <string>
 #include <thread>
@@ -15,14 +15,24 @@
 namespace tskata::virtio {
 
 // A queue as its threads see it: every wait ends when the queue is stopped.
+//
+// Idle threads wait in one epoll: a notification wakes one of them, which serves the buffer itself. Notifications are on whenever a thread is idle,
+// so that a slow request never keeps the next from being taken, and off when none is.
+//
+// With `patience` a thread that finds no buffer looks for one that long before it waits, notifications off: a driver whose next request follows the
+// answer to the last is spared the notification, and the device the time to wake. One thread of a queue at a time, and only as long as
+// buffers do come within that time, most of them alone: a driver that has several under way is busy with them, and needs its processors itself. A
+// processor that others want is not spent on looking: where they take it for `crowded`, there is none for a while.
 class QueueReader {
  public:
-  explicit QueueReader(ActiveQueue queue);
+  // sched_yield(2) takes less than one microsecond where nobody waits.
+  static constexpr std::chrono::microseconds default_crowded{200};
+
+  explicit QueueReader(ActiveQueue queue, std::chrono::microseconds patience = {}, std::chrono::microseconds crowded = default_crowded);
 
   Queue& queue() const { return *queue_.queue; }
 
-  // The next buffer, waiting for one; false once stopped. Of several threads one waits, the others for their turn: an idle queue wakes
-  // one thread, and a slow request never keeps the next from being taken.
+  // The next buffer, waiting for one; false once stopped.
   bool take(Chain& chain);
 
   // Until `fd` is ready (poll events; errors of it count as ready), never for -1; false once stopped.
@@ -39,12 +49,24 @@ class QueueReader {
   bool stopped() const { return stopped_.load(); }
 
  private:
-  bool wait_for_kick() const;
+  bool wait_for_event() const;
+  bool look();
+  void count_alone();
   void take_kick() const;
+  void kick_another() const;
 
   ActiveQueue queue_;
   os::Descriptor stop_;
-  std::mutex turn_;
+  os::Descriptor events_;
+  const int64_t patience_;  // nanoseconds, as the others
+  const int64_t crowded_;
+  std::atomic<unsigned> idle_ = 0;
+  std::atomic<bool> looking_ = false;
+  int rests_ = 0;  // how often there is no looking; of who looks
+  std::atomic<size_t> in_flight_ = 0;
+  std::atomic<int> alone_ = 0;
+  std::atomic<bool> brisk_ = false;    // the last buffer that was waited for came within the patience
+  std::atomic<int64_t> last_put_ = 0;  // by the steady clock
   std::atomic<bool> stopped_ = false;  // for a thread that never comes to wait, since the guest keeps the queue full
 };
 
