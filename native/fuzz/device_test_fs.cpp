@@ -34,7 +34,7 @@ void lookup() {
   expect(S_ISREG(entry.attr.mode) && entry.attr.size == 7, "attributes");
   expect(entry.entry_valid > 0 && entry.attr_valid > 0, "the container's own tree may be cached");
   expect(guest.lookup(rootfs, "file").as<fuse_entry_out>().nodeid == entry.nodeid, "one file is one node");
-  expect(guest.lookup(rootfs, "absent").error == ENOENT, "what is not there");
+  expect(guest.absent(rootfs, "absent"), "what is not there");
   expect(guest.lookup(entry.nodeid, "x").error == ENOTDIR, "below a file");
   expect(guest.lookup(guest.node("c1/mounts"), "v").as<fuse_entry_out>().entry_valid == 0, "a volume may not be cached");
 }
@@ -148,7 +148,7 @@ void rename_and_unlink() {
   const uint64_t handle = guest.open(file);
   expect(guest.call(FUSE_UNLINK, dir, text("moved")).error == 0, "UNLINK");
   expect(guest.read(file, handle, 0, 100).body == "content", "an open file outlives its name");
-  expect(guest.lookup(dir, "moved").error == ENOENT, "the name is gone");
+  expect(guest.absent(dir, "moved"), "the name is gone");
   expect(guest.call(FUSE_RMDIR, rootfs, text("dir")).error == 0, "RMDIR");
   expect(guest.call(FUSE_UNLINK, rootfs, text("link")).error == 0 && files::exists(guest.outside("secret")), "a symlink goes, not its target");
 }
@@ -287,6 +287,44 @@ void cache_policy() {
   expect(opened("c1/mounts/v/file") == 0 && opened("c1/mounts/v", FUSE_OPENDIR) == 0, "a volume's are read anew");
   const uint64_t file = guest.node("c1/mounts/v/file");
   expect(guest.call(FUSE_GETATTR, file, bytes_of(fuse_getattr_in{})).as<fuse_attr_out>().attr_valid == 0, "its attributes may not be kept");
+  const auto none = guest.lookup(guest.node("c1/rootfs"), "absent").as<fuse_entry_out>();
+  expect(none.nodeid == 0 && none.entry_valid > 0, "that a name is not there may be kept of the container's own folders");
+  expect(guest.lookup(guest.node("c1/mounts/v"), "absent").error == ENOENT, "but not of a volume's");
+  expect(guest.lookup(guest.node("c1"), "absent").error == ENOENT, "nor of the folders above, which the host makes as containers come");
+}
+
+// A volume's names are asked for again and again, which is answered without opening anything: by what the name means now.
+void known_names() {
+  Guest guest;
+  const std::string volume = guest.host("c1/mounts/v");
+  const uint64_t parent = guest.node("c1/mounts/v");
+  std::ofstream(volume + "/one") << "1";
+  std::ofstream(volume + "/two") << "22";
+  files::create_directories(volume + "/folder");
+  const uint64_t one = guest.lookup(parent, "one").as<fuse_entry_out>().nodeid;
+  const uint64_t two = guest.lookup(parent, "two").as<fuse_entry_out>().nodeid;
+  const uint64_t folder = guest.lookup(parent, "folder").as<fuse_entry_out>().nodeid;
+  const size_t before = open_descriptors();
+  for (int i = 0; i < 100; ++i) {
+    expect(guest.lookup(parent, "one").as<fuse_entry_out>().nodeid == one && guest.lookup(parent, "folder").as<fuse_entry_out>().nodeid == folder,
+           "the same");
+  }
+  expect(open_descriptors() == before, "no descriptor more");
+  files::rename(volume + "/two", volume + "/one");
+  const auto swapped = guest.lookup(parent, "one").as<fuse_entry_out>();
+  expect(swapped.nodeid == two && swapped.attr.size == 2, "another file of the name is another node");
+  std::ofstream(volume + "/one", std::ios::app) << "2";
+  expect(guest.lookup(parent, "one").as<fuse_entry_out>().attr.size == 3, "attributes are those of now");
+  files::remove(volume + "/one");
+  expect(guest.lookup(parent, "one").error == ENOENT, "a name that is gone");
+  std::ofstream(volume + "/one") << "new";
+  const uint64_t made = guest.lookup(parent, "one").as<fuse_entry_out>().nodeid;
+  expect(made != one && made != two, "a new file of the name is a new node");
+  const auto forget = [&](uint64_t lookups) { guest.call(FUSE_FORGET, folder, bytes_of(fuse_forget_in{lookups}), 0); };
+  forget(100);
+  expect(guest.lookup(folder, "x").error == ENOENT, "each of those lookups was counted");
+  forget(1);
+  expect(guest.lookup(folder, "x").error == ESTALE, "once");
 }
 
 void folder_numbers() {
@@ -681,6 +719,7 @@ std::vector<Case> fs_cases() {
       {"fs: set-id bits go", set_id_bits},
       {"fs: TMPFILE and LINK", temporary_file},
       {"fs: what may be cached", cache_policy},
+      {"fs: names that are known", known_names},
       {"fs: numbers of READDIR", folder_numbers},
       {"fs: a volume of two containers", volume_of_two},
       {"fs: the host's changes", host_changes},

@@ -108,6 +108,11 @@ class Guest {
   }
 
   Reply lookup(uint64_t parent, const std::string& name) { return call(FUSE_LOOKUP, parent, text(name)); }
+  // Whether the guest is told that there is no such name: by the error, or by an entry without a node, which it may keep.
+  bool absent(uint64_t parent, const std::string& name) {
+    const Reply reply = lookup(parent, name);
+    return reply.error == ENOENT || (reply.error == 0 && reply.as<fuse_entry_out>().nodeid == 0);
+  }
   // The node of a path below the root.
   uint64_t node(const std::string& path) {
     uint64_t at = root;

@@ -6,12 +6,15 @@
 
 namespace tskata::virtio {
 
-size_t gather(std::span<const iovec> from, std::span<std::byte> out) {
+size_t gather(std::span<const iovec> from, std::span<std::byte> out, size_t skip) {
   size_t done = 0;
   for (const iovec& piece : from) {
-    const size_t length = std::min(piece.iov_len, out.size() - done);
-    if (length == 0) break;
-    std::memcpy(out.data() + done, piece.iov_base, length);
+    if (done == out.size()) break;
+    const size_t skipped = std::min(skip, piece.iov_len);
+    skip -= skipped;
+    const size_t length = std::min(piece.iov_len - skipped, out.size() - done);
+    if (length == 0) continue;
+    std::memcpy(out.data() + done, static_cast<const std::byte*>(piece.iov_base) + skipped, length);
     done += length;
   }
   return done;

@@ -8,8 +8,8 @@
 
 namespace tskata::virtio {
 
-// Copies the first bytes of the pieces to `out`; how many there were.
-size_t gather(std::span<const iovec> from, std::span<std::byte> out);
+// Copies bytes of the pieces to `out`, after the first `skip` bytes of them; how many there were.
+size_t gather(std::span<const iovec> from, std::span<std::byte> out, size_t skip = 0);
 
 // Copies `bytes` over the pieces, after the first `skip` bytes of them; how many had room.
 size_t scatter(std::span<const std::byte> bytes, std::span<const iovec> to, size_t skip = 0);

@@ -134,6 +134,21 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   return inode;
 }
 
+InodeRef InodeTable::remember_again(const struct statx& attributes, Policy policy) {
+  const uint64_t mount = attributes.stx_mnt_id;
+  const NodeFacts::Key key{device_of(attributes), attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? mount : 0};
+  const std::unique_lock lock(mutex_);
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) return nullptr;
+  Inode& known = *found->second;
+  // Held open, its number is nobody else's.
+  if (!known.ways.front().path || std::ranges::find(known.ways, mount, &Way::mount) == known.ways.end()) return nullptr;
+  ++known.lookups;
+  known.used = true;
+  if (policy == Policy::shared) known.policy = policy;
+  return found->second;
+}
+
 // While a node's descriptor is closed its file may go and another get its number.
 bool InodeTable::is_still(Inode& inode, const Way& way) {
   Way& first = inode.ways.front();

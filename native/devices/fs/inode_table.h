@@ -93,6 +93,8 @@ class InodeTable {
 
   // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found.
   InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder);
+  // Counts one more lookup of a node that was found once more by the same mount; none where it takes a descriptor to know that it is the same.
+  InodeRef remember_again(const struct statx& attributes, Policy policy);
   // Counts one more lookup of a node; none where the guest does not know it.
   InodeRef recall(uint64_t id);
   // The node, when this was the last the guest knew of it.
@@ -103,6 +105,12 @@ class InodeTable {
 
  private:
   enum class Closing { done, later, never };
+  struct KeyHash {
+    // The inode number alone tells nearly all apart; the odd factor spreads numbers that follow each other.
+    size_t operator()(const NodeFacts::Key& key) const {
+      return (std::get<1>(key) + std::get<0>(key) * 31 + std::get<2>(key) * 131) * 0x9e3779b97f4a7c15;
+    }
+  };
 
   const PathRef& opened(Inode& inode, Way& way);
   bool is_still(Inode& inode, const Way& way);
@@ -113,7 +121,7 @@ class InodeTable {
 
   mutable std::shared_mutex mutex_;
   std::unordered_map<uint64_t, InodeRef> by_id_;
-  std::map<NodeFacts::Key, InodeRef> by_key_;
+  std::unordered_map<NodeFacts::Key, InodeRef, KeyHash> by_key_;
   std::map<uint64_t, uint64_t> device_index_;
   keeper::Client keeper_;
   std::list<Inode*> turns_;  // nodes that may be closed

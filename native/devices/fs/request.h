@@ -3,6 +3,7 @@
 #include <linux/fuse.h>
 #include <sys/uio.h>
 
+#include <array>
 #include <cstring>
 #include <span>
 #include <string>
@@ -20,6 +21,8 @@ inline std::system_error malformed() { return std::system_error(EINVAL, std::gen
 // Small arguments are copied out of guest memory once (the guest may change it meanwhile); file data stays where it is.
 class Request {
  public:
+  static constexpr size_t max_string = 4096;
+
   Request(std::span<const iovec> readable, std::span<const iovec> writable) : readable_(readable), writable_(writable) {
     header_ = take<fuse_in_header>();
   }
@@ -33,14 +36,16 @@ class Request {
     return value;
   }
 
-  // The next NUL-terminated string; `limit` excludes the NUL.
+  // The next NUL-terminated string; `limit`, below max_string, excludes the NUL.
   std::string take_string(size_t limit) {
-    std::string out;
-    for (char next = take<char>(); next != '\0'; next = take<char>()) {
-      if (out.size() >= limit) throw std::system_error(ENAMETOOLONG, std::generic_category());
-      out.push_back(next);
-    }
-    return out;
+    std::array<char, max_string> bytes;
+    const auto room = std::as_writable_bytes(std::span(bytes).first(limit + 1));
+    const std::string_view text(bytes.data(), virtio::gather(readable_, room, position_));
+    const size_t length = text.find('\0');
+    if (length == std::string_view::npos && text.size() < room.size()) throw malformed();
+    if (length == std::string_view::npos) throw std::system_error(ENAMETOOLONG, std::generic_category());
+    position_ += length + 1;
+    return std::string(text.substr(0, length));
   }
 
   // One path component of the guest's: never a path, never "." or "..".
@@ -97,7 +102,10 @@ class Request {
     return total;
   }
 
-  void copy(std::span<std::byte> out) { virtio::gather(pieces(out.size()), out); }
+  void copy(std::span<std::byte> out) {
+    if (virtio::gather(readable_, out, position_) != out.size()) throw malformed();
+    position_ += out.size();
+  }
 
   void write_at(size_t offset, std::span<const std::byte> bytes) { virtio::scatter(bytes, writable_, offset); }
 

@@ -13,6 +13,7 @@
 #include <array>
 #include <climits>
 
+#include "devices/fs/caller.h"
 #include "linux/proc_path.h"
 #include "linux/mount_table.h"
 
@@ -57,7 +58,7 @@ Server::Server(const std::string& root, os::Descriptor keeper, size_t descriptor
 
 void Server::prepare_thread() {
   os::checked(::unshare(CLONE_FS), "unshare");
-  ::umask(0);
+  set_thread_umask(0);
   // Without the fix-up, setfsuid leaves the capabilities alone; it needs CAP_SETPCAP, and is not missed where uid 0 is all there is.
   (void)::prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
 }
@@ -200,7 +201,7 @@ size_t Server::syncfs(Request& request) {
 os::Descriptor Server::reopen(Inode& inode, int flags) {
   // Opening a FIFO would block, a device would act: neither is ever opened for a guest.
   if (inode.type != S_IFREG && inode.type != S_IFDIR) throw std::system_error(EINVAL, std::generic_category());
-  return os::Descriptor(os::checked(::open(os::proc_path(inodes_.path(inode)->get()).c_str(), flags | O_CLOEXEC), "open"));
+  return own_.open(inodes_.path(inode)->get(), flags);
 }
 
 }  // namespace tskata::devices::fs

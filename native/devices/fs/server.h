@@ -11,12 +11,14 @@
 // is one node (inode_table.h), so that they hold between these.
 #pragma once
 #include <atomic>
+#include <optional>
 #include <string>
 
 #include "devices/fs/host_watch.h"
 #include "devices/fs/inode_table.h"
 #include "devices/fs/replays.h"
 #include "devices/fs/request.h"
+#include "linux/proc_path.h"
 
 namespace tskata::devices::fs {
 
@@ -95,7 +97,10 @@ class Server {
   void watch(Inode& inode, uint64_t mount, const Inode& folder);
   void forget_node(uint64_t id, uint64_t count);
   fuse_entry_out lookup_name(Inode& parent, const std::string& name);
+  std::optional<fuse_entry_out> find_name(Inode& parent, const std::string& name);
+  const fuse_entry_out& noted(const Inode& parent, const std::string& name, const fuse_entry_out& entry);
   fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder);
+  fuse_entry_out entry_of(const Inode& inode, const struct statx& from) const;
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
   fuse_attr_out attributes_reply(const Inode& inode, int fd);
   size_t read_directory(Request& request, bool plus);
@@ -105,6 +110,7 @@ class Server {
   size_t reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd);
   fuse_open_out open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode);
 
+  const os::OwnDescriptors own_;
   InodeTable inodes_;
   HandleTable handles_;
   Replays replays_;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <array>
 
 #include "devices/fs/server.h"
@@ -10,6 +11,8 @@
 namespace tskata::devices::fs {
 
 namespace {
+
+constexpr size_t least_block = 1024;  // an entry has 280 bytes at most
 
 struct HostEntry {  // linux_dirent64
   uint64_t number;
@@ -24,6 +27,7 @@ class EntryBuffer {
  public:
   explicit EntryBuffer(size_t limit) : limit_(limit) { bytes_.reserve(limit); }
 
+  size_t limit() const { return limit_; }
   bool has_room(size_t fixed, size_t name) const { return bytes_.size() + padded(fixed + name) <= limit_; }
 
   void add(std::span<const std::byte> fixed, std::string_view name) {
@@ -66,10 +70,14 @@ size_t Server::read_directory(Request& request, bool plus) {
     if (::lseek(fd, wanted, SEEK_SET) < 0) throw std::system_error(errno, std::generic_category(), "lseek");
     handle->offset = wanted;
   }
+  // What is read and has no room is read again for the next request: so no more is read than will fit, about.
   alignas(HostEntry) std::array<char, 32768> host;
+  const size_t per_entry = plus ? sizeof(fuse_direntplus) / sizeof(HostEntry) : 1;
+  const size_t block = std::clamp(out.limit() / per_entry, least_block, host.size());
   bool full = false;
+  bool stands_after = true;  // the last entry told
   while (!full) {
-    const long got = ::syscall(SYS_getdents64, fd, host.data(), host.size());
+    const long got = ::syscall(SYS_getdents64, fd, host.data(), block);
     if (got < 0) throw std::system_error(errno, std::generic_category(), "getdents64");
     if (got == 0) break;
     for (long at = 0; at < got;) {
@@ -78,18 +86,20 @@ size_t Server::read_directory(Request& request, bool plus) {
       const std::string_view name(entry->name);
       if (!out.has_room(fixed, name.size())) {
         full = true;
+        stands_after = false;
         break;
       }
       fuse_direntplus record{};
       const bool dots = name == "." || name == "..";
       if (plus && !dots) {
         try {
-          record.entry_out = lookup_name(*handle->inode, std::string(name));
-        } catch (const std::system_error& error) {
-          if (error.code().value() == ENOENT) {  // removed since it was listed
+          const auto found = find_name(*handle->inode, std::string(name));
+          if (!found) {  // removed since it was listed
             handle->offset = entry->offset;
             continue;
           }
+          record.entry_out = *found;
+        } catch (const std::system_error&) {
           // Out of descriptors or the like: an entry without a node id is told all the same, and looked up by name when it is needed.
         }
       }
@@ -102,8 +112,8 @@ size_t Server::read_directory(Request& request, bool plus) {
       handle->offset = entry->offset;
     }
   }
-  // The stream stands after the last block read, not after the last entry told.
-  if (::lseek(fd, handle->offset, SEEK_SET) < 0) throw std::system_error(errno, std::generic_category(), "lseek");
+  // The stream stands after the last block read.
+  if (!stands_after && ::lseek(fd, handle->offset, SEEK_SET) < 0) throw std::system_error(errno, std::generic_category(), "lseek");
   return request.reply(out.bytes());
 }
 

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "devices/fs/caller.h"
-#include "linux/proc_path.h"
 #include "devices/fs/server.h"
 #include "devices/fs/set_id.h"
 
@@ -33,8 +32,7 @@ fuse_open_out Server::open_handle(os::Descriptor fd, uint32_t flags, InodeRef in
   fuse_open_out out{};
   auto handle = std::make_shared<Handle>();
   if ((flags & O_DIRECT) != 0) {
-    const int again = static_cast<int>(flags & O_ACCMODE) | O_DIRECT | O_CLOEXEC;
-    handle->direct.reset(os::checked(::open(os::proc_path(fd.get()).c_str(), again), "open"));
+    handle->direct = own_.open(fd.get(), static_cast<int>(flags & O_ACCMODE) | O_DIRECT);
   }
   // A file of the container's own stays in the guest's cache from one open to the next; a volume's is read anew.
   if (inode->policy == Policy::exclusive) out.open_flags |= inode->type == S_IFDIR ? FOPEN_CACHE_DIR : FOPEN_KEEP_CACHE;
@@ -84,8 +82,8 @@ size_t Server::tmpfile(Request& request) {
     const int flags = (host_flags(in.flags) & ~O_TRUNC) | O_TMPFILE | O_CLOEXEC | static_cast<int>(in.flags & O_EXCL);
     fd.reset(os::checked(::openat(inodes_.path(*parent)->get(), ".", flags, in.mode & 07777), "openat"));
   }
-  os::Descriptor path(os::checked(::open(os::proc_path(fd.get()).c_str(), O_PATH | O_CLOEXEC), "open"));
-  return reply_created(request, entry_for(std::move(path), parent->policy, *parent), in, std::move(fd));
+  const fuse_entry_out entry = entry_for(own_.open(fd.get(), O_PATH), parent->policy, *parent);
+  return reply_created(request, entry, in, std::move(fd));
 }
 
 // `entry` has been counted; `fd` is empty for a file that was there.

@@ -8,7 +8,6 @@
 #include <array>
 
 #include "devices/fs/caller.h"
-#include "linux/proc_path.h"
 #include "devices/fs/server.h"
 #include "devices/fs/set_id.h"
 
@@ -20,11 +19,14 @@ constexpr size_t max_symlink = 4095;
 constexpr uint32_t max_forgets = 1024 * 1024 / sizeof(fuse_forget_one);
 constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID;
 
+// None where there is no such name.
 os::Descriptor open_component(int folder, const std::string& name) {
   open_how how{};
   how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  return os::Descriptor(os::checked(static_cast<int>(::syscall(SYS_openat2, folder, name.c_str(), &how, sizeof how)), "openat2"));
+  const auto fd = static_cast<int>(::syscall(SYS_openat2, folder, name.c_str(), &how, sizeof how));
+  if (fd < 0 && errno != ENOENT) throw std::system_error(errno, std::generic_category(), "openat2");
+  return os::Descriptor(fd);
 }
 
 // What a guest may not have of a volume that shows a /proc: this process and its threads, whose memory is a file there that a process may
@@ -86,20 +88,45 @@ fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode
   const struct statx from = stat_of(path.get());
   const InodeRef inode = inodes_.remember(std::move(path), from, policy, folder);
   if (policy == Policy::shared && !inode->watched) watch(*inode, from.stx_mnt_id, folder);
+  return entry_of(*inode, from);
+}
+
+fuse_entry_out Server::entry_of(const Inode& inode, const struct statx& from) const {
   fuse_entry_out out{};
-  out.nodeid = inode->id;
-  out.entry_valid = valid_seconds(inode->policy);
+  out.nodeid = inode.id;
+  out.entry_valid = valid_seconds(inode.policy);
   out.attr_valid = out.entry_valid;
-  out.attr = attributes(from, inode->number);
+  out.attr = attributes(from, inode.number);
   return out;
 }
 
 fuse_entry_out Server::lookup_name(Inode& parent, const std::string& name) {
+  const std::optional<fuse_entry_out> found = find_name(parent, name);
+  if (!found) throw std::system_error(ENOENT, std::generic_category());
+  return *found;
+}
+
+// None where there is no such name.
+std::optional<fuse_entry_out> Server::find_name(Inode& parent, const std::string& name) {
   const PathRef folder = inodes_.path(parent);
-  if (InodeTable::shows_processes(parent) && is_kept_back(folder->get(), name)) throw std::system_error(ENOENT, std::generic_category());
-  const fuse_entry_out out = entry_for(open_component(folder->get(), name), policy_below(parent.policy, name), parent);
-  if (parent.watched) replays_.note(parent.id, name, out.nodeid);
-  return out;
+  if (InodeTable::shows_processes(parent) && is_kept_back(folder->get(), name)) return std::nullopt;
+  const Policy policy = policy_below(parent.policy, name);
+  // What the guest may not keep it asks for again and again: most likely it knows the node.
+  if (valid_seconds(policy) == 0) {
+    struct statx from {};
+    const int failed = ::statx(folder->get(), name.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, statx_mask, &from);
+    if (failed != 0 && errno == ENOENT) return std::nullopt;
+    const InodeRef known = failed != 0 ? nullptr : inodes_.remember_again(from, policy);
+    if (known) return noted(parent, name, entry_of(*known, from));
+  }
+  os::Descriptor path = open_component(folder->get(), name);
+  if (!path) return std::nullopt;
+  return noted(parent, name, entry_for(std::move(path), policy, parent));
+}
+
+const fuse_entry_out& Server::noted(const Inode& parent, const std::string& name, const fuse_entry_out& entry) {
+  if (parent.watched) replays_.note(parent.id, name, entry.nodeid);
+  return entry;
 }
 
 // A volume's folders, and a volume that is a file. What files of a folder go through the folder tells.
@@ -123,7 +150,12 @@ size_t Server::lookup(Request& request) {
     if (folder == InodeTable::root_id && name.starts_with(node_name)) return request.reply(lookup_node(name.substr(node_name.size())));
     if (const auto change = replays_.looked_up(folder, name)) return request.reply(replayed_lookup(*change, folder, name));
   }
-  return request.reply(lookup_name(*inodes_.get(folder), name));
+  const InodeRef parent = inodes_.get(folder);
+  if (const auto found = find_name(*parent, name)) return request.reply(*found);
+  // Where names may be kept, so may it be that there is none: an entry without a node.
+  fuse_entry_out none{};
+  none.entry_valid = valid_seconds(parent->policy);
+  return none.entry_valid == 0 ? request.reply_error(ENOENT) : request.reply(none);
 }
 
 size_t Server::forget(Request& request) {
@@ -175,7 +207,7 @@ size_t Server::setattr(Request& request) {
   }
   if ((in.valid & FATTR_MODE) != 0) {
     if (inode->type == S_IFLNK) throw std::system_error(EOPNOTSUPP, std::generic_category());
-    os::checked(::chmod(os::proc_path(path).c_str(), in.mode & 07777), "chmod");
+    os::checked(::fchmodat(own_.folder(), os::OwnDescriptors::name(path).c_str(), in.mode & 07777, 0), "fchmodat");
   }
   if ((in.valid & FATTR_SIZE) != 0) {
     if (in.size > INT64_MAX) throw malformed();
@@ -275,7 +307,8 @@ size_t Server::link(Request& request) {
   const InodeRef parent = inodes_.get(request.header().nodeid);
   // By way of /proc: linkat with AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
   const PathRef path = inodes_.path_beside(*inode, *parent);
-  os::checked(::linkat(AT_FDCWD, os::proc_path(path->get()).c_str(), inodes_.path(*parent)->get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
+  const std::string source = os::OwnDescriptors::name(path->get());
+  os::checked(::linkat(own_.folder(), source.c_str(), inodes_.path(*parent)->get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
   return request.reply(lookup_name(*parent, name));
 }
 
