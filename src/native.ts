@@ -174,8 +174,11 @@ export interface Native {
   createVsock(options: { guestCid: number; path: string; guestPorts: number[] }): VirtioDevice;
   /** Connects to a guest port through the device itself, no socket file: one end of a unix socketpair. */
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
-  /** virtio-fs over the folder `root`. `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h. */
-  createFs(options: { root: string; tag: string; threads: number; keeperFd?: number | undefined }): VirtioDevice;
+  /**
+   * virtio-fs over the folder `root`. `patienceUs`: how long a thread looks for the guest's next request before it waits for the notification (native/
+   * virtio/queue_workers.h). `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h.
+   */
+  createFs(options: { root: string; tag: string; threads: number; patienceUs?: number; keeperFd?: number | undefined }): VirtioDevice;
   /** The host's next changes to what the guest knows of volumes, at most so many, in their order; waits until there is one. One call at a time. */
   hostChanges(fs: VirtioDevice, most: number): Promise<HostChange[]>;
   /**

@@ -119,6 +119,9 @@ Napi::Value create_fs(const Napi::CallbackInfo& info) {
     options.root = from.Get("root").As<Napi::String>();
     options.tag = from.Get("tag").As<Napi::String>();
     options.threads = from.Get("threads").As<Napi::Number>().Uint32Value();
+    if (const Napi::Value patience = from.Get("patienceUs"); patience.IsNumber()) {
+      options.patience = std::chrono::microseconds(patience.As<Napi::Number>().Uint32Value());
+    }
     if (const Napi::Value keeper = from.Get("keeperFd"); keeper.IsNumber()) {
       options.keeper.reset(keeper.As<Napi::Number>().Int32Value());
       os::checked(::fcntl(options.keeper.get(), F_SETFD, FD_CLOEXEC), "fcntl");  // it came by execve, and goes no further

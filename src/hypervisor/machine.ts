@@ -14,6 +14,13 @@ export interface MachineOptions {
   readonly consoleLog: string;
 }
 
+/**
+ * How long the file server looks for the guest's next request before it waits for a notification, by what runs the guest. Under TCG it takes the guest
+ * some 100 µs from an answer to its next request, and waking the server costs tens more. A guest on hardware asks again sooner than a thread falls asleep
+ * and wakes, or has nothing to ask: there is little to gain, and a processor's time to lose.
+ */
+export const FS_PATIENCE_US = { tcg: 300, kvm: 20 } as const;
+
 /** How a machine ended, in words, and whose doing that was. */
 export interface MachineEnd {
   readonly by: "guest" | "hypervisor";

@@ -12,7 +12,7 @@ import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
 import { type GuestMachine, guestEnd, guestSilence } from "../hypervisor/guest-end.ts";
 import { startKvm } from "../hypervisor/kvm/kvm.ts";
-import type { Machine, MachineEnd } from "../hypervisor/machine.ts";
+import { FS_PATIENCE_US, type Machine, type MachineEnd } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
 import { native, type VirtioDevice } from "../native.ts";
 import { AGENT_PORT, SandboxService, STDIO_PORT } from "../protocols/agent-service.ts";
@@ -66,7 +66,9 @@ export class Sandbox {
     this.#spans.writeTo("spans.jsonl");
     this.#handoffs = new Handoffs("handoff.sock");
     this.#vsock = native().createVsock({ guestCid: GUEST_CID, path: VSOCK, guestPorts: [AGENT_PORT, STDIO_PORT] });
-    this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads, keeperFd: keeperSocket() });
+    const { hypervisor } = config;
+    const patienceUs = FS_PATIENCE_US[hypervisor.driver === "qemu" ? hypervisor.accelerator : "kvm"];
+    this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads, patienceUs, keeperFd: keeperSocket() });
     this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
     this.#containers = new Containers({
       agent: this.#agent,

@@ -12,6 +12,8 @@ namespace tskata::devices::fs {
 
 namespace {
 
+constexpr size_t request_queue = 1;  // after hiprio
+
 FsOptions checked_options(FsOptions options) {
   if (options.tag.empty() || options.tag.size() > 36) throw std::invalid_argument("virtio-fs tag must have 1 to 36 bytes");
   options.threads = std::max(1u, options.threads);
@@ -49,7 +51,9 @@ void FsDevice::read_config(size_t offset, std::span<std::byte> out) const {
 
 void FsDevice::start_queue(size_t index, virtio::ActiveQueue queue) {
   stop_queue(index);
-  auto service = std::make_unique<Service>(std::move(queue));
+  // Nobody waits for what comes by the other one.
+  const auto patience = index == request_queue ? options_.patience : std::chrono::microseconds{};
+  auto service = std::make_unique<Service>(std::move(queue), patience);
   {
     const std::lock_guard lock(mutex_);
     service->number = ++last_number_;

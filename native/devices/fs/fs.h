@@ -1,6 +1,7 @@
 // virtio-fs (virtio 1.2 §5.11): the FUSE server on virtqueues.
 #pragma once
 #include <array>
+#include <chrono>
 #include <condition_variable>
 #include <latch>
 #include <memory>
@@ -21,6 +22,7 @@ struct FsOptions {
   unsigned threads = 4;
   os::Descriptor keeper{};  // see inode_table.h
   size_t descriptor_budget = InodeTable::default_budget;
+  std::chrono::microseconds patience{};  // virtio::QueueReader
 };
 
 class FsDevice final : public virtio::Device {
@@ -44,7 +46,7 @@ class FsDevice final : public virtio::Device {
   // A started queue and how many of its threads serve it. Unlike virtio::QueueWorkers' these outlive it: they are made with the device,
   // because they keep rights which the thread that starts a queue no longer has (jail/jail.h).
   struct Service {
-    explicit Service(virtio::ActiveQueue queue) : reader(std::move(queue)) {}
+    Service(virtio::ActiveQueue queue, std::chrono::microseconds patience) : reader(std::move(queue), patience) {}
     virtio::QueueReader reader;
     uint64_t number = 0;   // counts the starts of all queues
     unsigned workers = 0;  // inside `work`
