@@ -1,5 +1,5 @@
 /** What PID 1 must mount before anything else can be: the kernel's filesystems, /dev, tmpfs where files are written, cgroup v2. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import { native } from "../../src/native.ts";
 
 const NOSUID = 2;
@@ -30,8 +30,21 @@ export function mountEarly(): void {
   mkdirSync("/run/tskata/copy-up", { recursive: true });
 }
 
+/**
+ * How far ahead of a reader the kernel reads: as much as one request of the file server's can hold (native/devices/fs/server.cpp, max_write). A request
+ * costs a way out of the machine and back, so the kernel's own 128 KiB would cost eight of them.
+ */
+const READ_AHEAD_KIB = 1024;
+
 /** The pod's shared tree: virtio-fs. Devices in it are made harmless by each container's own filter, set-uid programs are wanted. */
 export function mountShared(tag: string, target: string): void {
   mkdirSync(target, { recursive: true });
   native().mount(tag, target, "virtiofs", 0, "");
+  writeFileSync(`/sys/class/bdi/${deviceOf(target)}/read_ahead_kb`, String(READ_AHEAD_KIB));
+}
+
+/** "major:minor" of what is mounted there, as the kernel names its backing device. */
+function deviceOf(target: string): string {
+  const device = statSync(target).dev; // MAJOR and MINOR as makedev(3) has them, for numbers of a filesystem without a disk
+  return `${Math.floor(device / 256) % 4096}:${(device % 256) + Math.floor(device / 2 ** 20) * 256}`;
 }
