@@ -1,11 +1,12 @@
 /**
- * `npm run bench [-- NAME [TURNS]…]`: what docs/performance.md holds. Times are compared side by side in one run, turn by turn, and told as
- * medians: absolute ones say more about the machine than about the product. `streams-soak` is what docs/reliability.md holds: for hours.
+ * `npm run bench [-- NAME [TURNS]…]`, `npm run bench -- fs [TURNS [ROWS]]`: what docs/performance.md holds. Times are compared side by side in one run, turn by
+ * turn, and told as medians: absolute ones say more about the machine than about the product. `streams-soak` is what docs/reliability.md holds: for hours.
  */
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { benchFs } from "./bench/fs/fs.ts";
 import { benchExec, benchStreams, soakStreams } from "./bench/streams.ts";
 import { median } from "./lib/median.ts";
 import { sleepingBundle } from "./lib/sleeping-bundle.ts";
@@ -183,10 +184,14 @@ const BENCHES: Readonly<Record<string, Bench>> = {
 /** Only when asked for by name. */
 const LONG: Readonly<Record<string, Bench>> = { "streams-soak": soakStreams };
 
+const FS_TURNS = 5;
+
 await setup();
 const words = process.argv.slice(2);
 if (words.length === 0) for (const bench of Object.values(BENCHES)) await bench();
-for (let index = 0; index < words.length; index++) {
+// Takes words of its own, and too long to be one of all.
+if (words[0] === "fs") await benchFs(Number(words[1] ?? FS_TURNS), words[2] ?? "");
+for (let index = words[0] === "fs" ? words.length : 0; index < words.length; index++) {
   const name = words[index] ?? "";
   const bench = BENCHES[name] ?? LONG[name];
   if (bench === undefined) throw new Error(`there is no bench "${name}": ${Object.keys({ ...BENCHES, ...LONG }).join(", ")}`);

@@ -4,19 +4,20 @@
  *
  *   npm run testbed -- [--memory MIB] [--vcpus N] [--timeout SECONDS] [--results DIR] [--env NAME=VALUE]… [--] CMD…
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { parseArgs } from "node:util";
 import { probeKvm } from "../src/host/kvm-probe.ts";
 import { cacheFolder, repository, say } from "./lib/steps.ts";
-import { testbedKernel } from "./testbed/kernel.ts";
+import { type KernelFlavour, testbedKernel } from "./testbed/kernel.ts";
 import { DESCRIPTORS, initramfs, type Machine, qemuArguments, shareArguments } from "./testbed/machine.ts";
 import { MarkedStream } from "./testbed/marked-stream.ts";
 import { testbedQemu } from "./testbed/qemu.ts";
+import { dieWithUs, exited, startServer, tailOf } from "./testbed/servers.ts";
 
 export interface TestbedOptions {
   readonly command: readonly string[];
@@ -32,6 +33,12 @@ export interface TestbedOptions {
   readonly vcpus?: number;
   /** Of boot and command together. Default: none but for the boot's. */
   readonly timeoutMs?: number;
+  /** Default: Debian's for cloud machines. */
+  readonly kernel?: KernelFlavour;
+  /** More trees: virtiofs tag to the socket of its server. The command mounts them. */
+  readonly shares?: Readonly<Record<string, string>>;
+  /** Further options of QEMU's. */
+  readonly devices?: readonly string[];
   /** Default: those of this process. They are not ended. */
   readonly stdout?: Writable;
   readonly stderr?: Writable;
@@ -51,9 +58,6 @@ const DEFAULT_MEMORY_MIB = 6144;
 const DEFAULT_VCPUS = 2;
 /** Seen are 5 to 15 s; a machine that needs longer hangs. */
 const BOOT_LIMIT_MS = 120_000;
-const SHARE_LIMIT_MS = 10_000;
-const CONSOLE_TAIL_BYTES = 4096;
-const POLL_MS = 10;
 
 /** Whether /dev/kvm of this host runs our machines: then no testbed is needed. */
 export async function hostRunsKvm(): Promise<boolean> {
@@ -62,7 +66,7 @@ export async function hostRunsKvm(): Promise<boolean> {
 
 /** Boots the testbed, runs the command in it, passes on what it prints and returns its status. */
 export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutcome> {
-  const kernel = await testbedKernel();
+  const kernel = await testbedKernel(options.kernel);
   const qemu = await testbedQemu();
   if (options.results !== undefined) mkdirSync(options.results, { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), "tskata-testbed-"));
@@ -81,9 +85,9 @@ export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutc
     const marker = randomBytes(16).toString("hex");
     const archive = join(folder, "initramfs");
     writeFileSync(archive, initramfs(kernel, { ...jobOf(options), marker }));
-    const shares = await startShares(folder, options.results, children);
-    const { memoryMib = DEFAULT_MEMORY_MIB, vcpus = DEFAULT_VCPUS } = options;
-    const machine = { qemu, kernel: kernel.image, initramfs: archive, memoryMib, vcpus, shares };
+    const shares = { ...(await startShares(folder, options.results, children)), ...options.shares };
+    const { memoryMib = DEFAULT_MEMORY_MIB, vcpus = DEFAULT_VCPUS, devices = [] } = options;
+    const machine = { qemu, kernel: kernel.image, initramfs: archive, memoryMib, vcpus, shares, devices };
     // Once booted all files are read and all sockets connected: then even our SIGKILL leaves nothing.
     return await runMachine(machine, { ...options, marker, children, booted: removeFolder });
   } finally {
@@ -91,11 +95,6 @@ export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutc
     await Promise.all(children.map(exited)); // gigabytes are given back before we return
     for (const signal of SIGNALS) process.removeListener(signal, interrupted);
   }
-}
-
-async function exited(child: ChildProcess): Promise<void> {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
-  await new Promise((ended) => child.once("exit", ended));
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -115,16 +114,7 @@ async function startShares(folder: string, results: string | undefined, children
   const shares: Record<string, string> = {};
   for (const [tag, { source, writable }] of Object.entries(trees)) {
     const socket = join(folder, `${tag}.sock`);
-    const server = dieWithUs(shareArguments(socket, source, writable), ["ignore", "ignore", "pipe"]);
-    const said = tailOf(server.stderr);
-    children.push(server);
-    await until(
-      () => listens(socket),
-      SHARE_LIMIT_MS,
-      () => server.exitCode !== null,
-    ).catch((error: Error) => {
-      throw new Error(`the testbed's file server for ${source} does not listen: ${error.message}\n${said()}`);
-    });
+    await startServer(shareArguments(socket, source, writable), socket, children);
     shares[tag] = socket;
   }
   return shares;
@@ -181,11 +171,6 @@ function withoutExpected(complaints: string): string {
     .join("\n");
 }
 
-/** Killed by the kernel when this process dies, however it dies. */
-function dieWithUs(command: readonly string[], stdio: ("ignore" | "pipe")[]): ChildProcess {
-  return spawn("setpriv", ["--pdeathsig", "KILL", "--", ...command], { stdio });
-}
-
 /** Nothing is lost or kept in memory when the reader is slow: then the port, and at last the command, waits. */
 function passOn(from: Readable, marker: string, to: Writable): MarkedStream {
   const marked = new MarkedStream(marker, (bytes) => {
@@ -198,35 +183,10 @@ function passOn(from: Readable, marker: string, to: Writable): MarkedStream {
   return marked;
 }
 
-function tailOf(from: Readable | null): () => string {
-  let tail = Buffer.alloc(0);
-  from?.on("data", (bytes: Buffer) => {
-    tail = Buffer.concat([tail, bytes]).subarray(-CONSOLE_TAIL_BYTES);
-  });
-  from?.on("error", () => {});
-  return () => tail.toString("utf8").trim();
-}
-
 function stream(child: ChildProcess, descriptor: number): Readable {
   const found = child.stdio[descriptor];
   if (found === null || found === undefined) throw new Error(`no pipe for descriptor ${descriptor}`);
   return found as Readable;
-}
-
-/** The flag is __SO_ACCEPTCON: the file alone is there before anybody listens. */
-function listens(socket: string): boolean {
-  return readFileSync("/proc/net/unix", "utf8")
-    .split("\n")
-    .some((line) => line.endsWith(` ${socket}`) && line.split(/\s+/)[3] === "00010000");
-}
-
-async function until(holds: () => boolean, limitMs: number, hopeless: () => boolean): Promise<void> {
-  const end = performance.now() + limitMs;
-  while (!holds()) {
-    if (hopeless()) throw new Error("it has ended");
-    if (performance.now() > end) throw new Error(`not within ${limitMs / 1000} s`);
-    await new Promise((wake) => setTimeout(wake, POLL_MS));
-  }
 }
 
 // -- command line ------------------------------------------------------------------------------------------------------------

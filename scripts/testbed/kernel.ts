@@ -1,5 +1,5 @@
 /**
- * The testbed's kernel: Debian's for cloud machines, out of its package, never installed on the host; and which of its
+ * The testbed's kernel: Debian's, out of its package, never installed on the host; and which of its
  * modules must be in the initramfs, in which order.
  */
 import { spawnSync } from "node:child_process";
@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { cacheFolder, run, step } from "../lib/steps.ts";
 import { newestCached } from "./cached.ts";
 
-const META_PACKAGE = "linux-image-cloud-amd64";
+/** Debian's for cloud machines, and the one for any machine, which has 9p. */
+export type KernelFlavour = "cloud-amd64" | "amd64";
 const LOG = "testbed-kernel";
 
 export interface TestbedKernel {
@@ -19,8 +20,8 @@ export interface TestbedKernel {
 }
 
 /** Fetched once for each version that apt offers. */
-export async function testbedKernel(): Promise<TestbedKernel> {
-  const name = packageName();
+export async function testbedKernel(flavour: KernelFlavour = "cloud-amd64"): Promise<TestbedKernel> {
+  const name = packageName(flavour);
   const folder = join(cacheFolder, `testbed-${name}`);
   if (!existsSync(folder)) await step(`testbed kernel: ${name}`, async () => await fetchKernel(name, folder));
   const version = readdirSync(join(folder, "lib/modules"))[0] ?? "";
@@ -28,12 +29,13 @@ export async function testbedKernel(): Promise<TestbedKernel> {
 }
 
 /** The newest that apt knows of; without apt's answer one that was fetched before will do. */
-function packageName(): string {
-  const { stdout } = spawnSync("apt-cache", ["depends", META_PACKAGE], { encoding: "utf8" });
+function packageName(flavour: KernelFlavour): string {
+  const meta = `linux-image-${flavour}`;
+  const { stdout } = spawnSync("apt-cache", ["depends", meta], { encoding: "utf8" });
   const known = /Depends: (linux-image-\S+)/.exec(stdout ?? "")?.[1];
   if (known !== undefined) return known;
-  const newest = newestCached(/^testbed-linux-image-.*-amd64$/);
-  if (newest === undefined) throw new Error(`apt knows no ${META_PACKAGE}; try apt-get update`);
+  const newest = newestCached(new RegExp(`^testbed-linux-image-[0-9.-]+-${flavour}$`));
+  if (newest === undefined) throw new Error(`apt knows no ${meta}; try apt-get update`);
   return newest.slice("testbed-".length);
 }
 

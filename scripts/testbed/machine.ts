@@ -24,6 +24,8 @@ export interface Machine {
   readonly vcpus: number;
   /** virtiofs tag to the socket of its server. */
   readonly shares: Readonly<Record<string, string>>;
+  /** Further options of QEMU's. */
+  readonly devices: readonly string[];
 }
 
 export function qemuArguments(machine: Machine): string[] {
@@ -46,6 +48,7 @@ export function qemuArguments(machine: Machine): string[] {
       ...["-device", `virtserialport,chardev=${name},nr=${index + 1}`],
     ]),
     ...shares,
+    ...machine.devices,
   ];
 }
 

@@ -84,11 +84,13 @@ test("the machine: size, one device a share, and the root cannot be written", (t
     memoryMib: 512,
     vcpus: 3,
     shares: { host: "/t/a,b", results: "/t/r" },
+    devices: ["-device", "virtio-9p-pci"],
   });
   const valuesOf = (name: string): string[] => args.flatMap((word, index) => (args[index - 1] === name ? [word] : []));
   t.deepEqual([valuesOf("-smp"), valuesOf("-m")], [["3"], ["512M"]]);
   t.true(valuesOf("-chardev").includes("socket,id=host,path=/t/a,,b"));
   t.is(valuesOf("-device").filter((words) => words.startsWith("vhost-user-fs-pci,")).length, 2);
+  t.is(valuesOf("-device").at(-1), "virtio-9p-pci");
   t.true(shareArguments("/s", "/", false).join(" ").includes("remount,bind,ro"));
   t.false(shareArguments("/s", "/r", true).join(" ").includes("remount"));
 });
