@@ -77,6 +77,16 @@ export function lossReason(state: StateFile): string | undefined {
   if (exit !== undefined) return exit.reason;
   const sandbox = sandboxRef(state);
   // Without its folder the pod was not lost, but deleted by another command.
-  if ((sandbox !== undefined && !isEnding(sandbox)) || !existsSync(paths.folder)) return undefined;
+  if (!existsSync(paths.folder) || (sandbox !== undefined && !isEnding(sandbox) && takesCalls(paths.control))) return undefined;
   return `the sandbox process of the virtual machine died${titledTail("sandbox", paths.sandboxErrors)}${titledTail("guest console", paths.consoleLog)}`;
+}
+
+/** A process that is killed loses its sockets, and its proxies with them, before all of it shows its end. */
+function takesCalls(control: string): boolean {
+  try {
+    native().closeFd(native().connectUnix(control, "stream"));
+    return true;
+  } catch {
+    return false;
+  }
 }
