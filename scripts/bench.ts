@@ -7,6 +7,7 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { benchFs } from "./bench/fs/fs.ts";
+import { must, print } from "./bench/must.ts";
 import { benchExec, benchStreams, soakStreams } from "./bench/streams.ts";
 import { median } from "./lib/median.ts";
 import { sleepingBundle } from "./lib/sleeping-bundle.ts";
@@ -16,18 +17,8 @@ import { setup } from "./setup.ts";
 const TSKATA = join(distFolder, "bin/tskata");
 const QEMU = "qemu-system-x86_64";
 
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
-
 function run(program: string, args: readonly string[]): SpawnSyncReturns<string> {
   return spawnSync(program, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-}
-
-function must(program: string, args: readonly string[]): string {
-  const { status, stdout, stderr } = run(program, args);
-  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${stderr}`);
-  return stdout;
 }
 
 /** Milliseconds of each contestant, one turn after the other; a turn whose work says false is told and not counted. */

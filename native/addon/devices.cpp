@@ -135,13 +135,6 @@ os::Descriptor duplicate(const Napi::Value& fd) {
   return os::Descriptor(os::checked(::fcntl(fd.As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 3), "dup"));
 }
 
-uint64_t to_uint64(const Napi::Value& value, const char* name) {
-  bool lossless = false;
-  const uint64_t out = value.As<Napi::BigInt>().Uint64Value(&lossless);
-  if (!lossless) throw std::runtime_error(std::string(name) + " must have 64 bits");
-  return out;
-}
-
 Napi::Value create_blk(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env) {
     const Napi::Object from = info[0].As<Napi::Object>();

@@ -29,11 +29,6 @@ Napi::Array pair_of(Napi::Env env, const std::array<int, 2>& fds) {
   return out;
 }
 
-std::span<const std::byte> bytes_of(const Napi::Value& value) {
-  const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
-  return std::as_bytes(std::span(array.Data(), array.ByteLength()));
-}
-
 Napi::Value close_fd(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     checked(::close(fd_of(info[0])), "close");

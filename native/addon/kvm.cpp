@@ -41,12 +41,6 @@ std::string text_of(const Napi::Value& value) {
   return out;
 }
 
-std::span<const std::byte> bytes_of(const Napi::Value& value) {
-  if (!value.IsTypedArray()) throw std::invalid_argument("expected bytes");
-  const auto array = value.As<Napi::Uint8Array>();
-  return {reinterpret_cast<const std::byte*>(array.Data()), array.ByteLength()};
-}
-
 template <typename T>
 Napi::Value buffer_of(Napi::Env env, const std::vector<T>& items) {
   return Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(items.data()), items.size() * sizeof(T));

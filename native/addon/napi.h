@@ -2,10 +2,13 @@
 #pragma once
 #include <napi.h>
 
+#include <cstddef>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 
@@ -44,6 +47,19 @@ Napi::Value guarded(const Napi::CallbackInfo& info, Body&& body) {
   } catch (const std::exception& error) {
     throw as_js_error(info.Env(), error);
   }
+}
+
+inline std::span<const std::byte> bytes_of(const Napi::Value& value) {
+  if (!value.IsTypedArray()) throw std::invalid_argument("expected bytes");
+  const auto array = value.As<Napi::Uint8Array>();
+  return {reinterpret_cast<const std::byte*>(array.Data()), array.ByteLength()};
+}
+
+inline uint64_t to_uint64(const Napi::Value& value, const char* name) {
+  bool lossless = false;
+  const uint64_t out = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw std::runtime_error(std::string(name) + " must have 64 bits");
+  return out;
 }
 
 // Calls into JavaScript from other threads. Keeps the process alive only while `referenced`.

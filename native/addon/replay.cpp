@@ -9,14 +9,9 @@ namespace tskata::addon {
 
 namespace {
 
-std::string bytes_of(const Napi::Value& value) {
-  const auto bytes = value.As<Napi::Uint8Array>();
-  return {reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength()};
-}
-
-uint64_t node_of(const Napi::Value& value) {
-  bool lossless = false;
-  return value.As<Napi::BigInt>().Uint64Value(&lossless);
+std::string name_of(const Napi::Value& value) {
+  const std::span<const std::byte> bytes = bytes_of(value);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 devices::fs::Change change_of(const Napi::Object& from) {
@@ -25,10 +20,10 @@ devices::fs::Change change_of(const Napi::Object& from) {
   devices::fs::Change out;
   out.kind = static_cast<devices::fs::ChangeKind>(kind);
   out.directory = from.Get("directory").As<Napi::Boolean>();
-  out.folder = node_of(from.Get("folder"));
-  out.name = bytes_of(from.Get("name"));
-  out.new_folder = node_of(from.Get("newFolder"));
-  out.new_name = bytes_of(from.Get("newName"));
+  out.folder = to_uint64(from.Get("folder"), "folder");
+  out.name = name_of(from.Get("name"));
+  out.new_folder = to_uint64(from.Get("newFolder"), "newFolder");
+  out.new_name = name_of(from.Get("newName"));
   return out;
 }
 

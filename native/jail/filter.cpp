@@ -1,7 +1,6 @@
 // A list of comparisons, one or a few instructions a rule; the kernel keeps the plain ones in a bitmap, so their order costs nothing.
 #include "jail/filter.h"
 
-#include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,28 +8,21 @@
 #include <cerrno>
 #include <cstddef>
 
+#include "jail/bpf.h"
+
 namespace tskata::jail {
 
 namespace {
 
-#if defined(__x86_64__)
-constexpr uint32_t architecture = AUDIT_ARCH_X86_64;
-#elif defined(__aarch64__)
-constexpr uint32_t architecture = AUDIT_ARCH_AARCH64;
-#else
-#error "no list of system calls for this architecture"
-#endif
+using namespace bpf;
 
 constexpr uint32_t number_offset = offsetof(seccomp_data, nr);
 constexpr uint32_t architecture_offset = offsetof(seccomp_data, arch);
 // From here on x32's calls begin, which x86-64 kernels take under the same architecture.
 constexpr uint32_t foreign_numbers = 0x4000'0000;
 
-constexpr uint16_t load_word = BPF_LD | BPF_W | BPF_ABS;
-constexpr uint16_t jump_equal = BPF_JMP | BPF_JEQ | BPF_K;
 constexpr uint16_t jump_at_least = BPF_JMP | BPF_JGE | BPF_K;
 constexpr uint16_t and_constant = BPF_ALU | BPF_AND | BPF_K;
-constexpr uint16_t give = BPF_RET | BPF_K;
 
 uint32_t action(Verdict verdict, Mode mode) {
   if (verdict == Verdict::allow) return SECCOMP_RET_ALLOW;

@@ -1,8 +1,6 @@
 // Its list of system calls is written out as the kernel takes it: what makes the sandbox process's lists (jail/filter.cpp) needs the C++ runtime.
 #include "proxy/confine.h"
 
-#include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,23 +9,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "jail/bpf.h"
 #include "jail/capabilities.h"
 
 namespace tskata::proxy {
 
 namespace {
 
-#if defined(__x86_64__)
-constexpr uint32_t architecture = AUDIT_ARCH_X86_64;
-#elif defined(__aarch64__)
-constexpr uint32_t architecture = AUDIT_ARCH_AARCH64;
-#else
-#error "no list of system calls for this architecture"
-#endif
-
-constexpr uint16_t load_word = BPF_LD | BPF_W | BPF_ABS;
-constexpr uint16_t jump_equal = BPF_JMP | BPF_JEQ | BPF_K;
-constexpr uint16_t give = BPF_RET | BPF_K;
+using namespace jail::bpf;
 
 // x32's numbers, which x86-64 kernels take under the same architecture, are none of these: they are larger.
 constexpr uint32_t calls[] = {

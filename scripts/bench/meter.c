@@ -3,50 +3,23 @@
 // starts at the other end has started.
 // A third argument makes it a terminal's master: console:PATH takes the one that a runtime sends to this socket (--console-socket), pty:LINE
 // runs a shell's line on a terminal of its own, with nothing between. `write` then waits for a line before it begins, and for one at the end.
-#include <errno.h>
 #include <pty.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PIECE = 1 << 16, FIRST = 1 << 20 };
+#include "../../test/fixtures/console_socket.h"
 
-static void fail(const char *what) {
-  perror(what);
-  exit(2);
-}
+enum { PIECE = 1 << 16, FIRST = 1 << 20 };
 
 static double now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static int receive_console(const char *path) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof address.sun_path) errno = ENAMETOOLONG, fail(path);
-  strcpy(address.sun_path, path);
-  const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 1) != 0) fail(path);
-  const int connection = accept(listener, NULL, NULL);
-  if (connection < 0) fail("accept");
-  char text[4096], control[CMSG_SPACE(sizeof(int))];
-  struct iovec part = {text, sizeof text};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-  if (recvmsg(connection, &message, MSG_CMSG_CLOEXEC) < 0) fail("recvmsg");
-  const struct cmsghdr *first = CMSG_FIRSTHDR(&message);
-  if (first == NULL || first->cmsg_type != SCM_RIGHTS) errno = EPROTO, fail("no descriptor came");
-  int fd;
-  memcpy(&fd, CMSG_DATA(first), sizeof fd);
-  close(connection);
-  close(listener);
-  return fd;
 }
 
 static int run_on_terminal(const char *line) {

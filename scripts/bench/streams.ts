@@ -10,15 +10,12 @@ import { carry, caseOf, installPattern, STREAMS, shell, VERBS } from "../../test
 import { binary, describe, Scratch } from "../../test/helpers/tskata.ts";
 import { median } from "../lib/median.ts";
 import { pinnedNode } from "../lib/steps.ts";
+import { must, print } from "./must.ts";
 
 const MEBIBYTE = 2 ** 20;
 const POD = "c";
 const RUNC = "bench-streams";
 const LIMIT_MS = 3_600_000;
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
 
 /** The pod that is measured and, from its first container's bundle, a container of runc's. */
 interface Pair {
@@ -41,11 +38,6 @@ async function withPair(work: (pair: Pair) => Promise<void>): Promise<void> {
     spawnSync("sh", ["-c", `${runc} delete --force ${RUNC}`]);
     await scratch.cleanUp();
   }
-}
-
-function must(program: string, args: readonly string[]): void {
-  const { status, stderr } = spawnSync(program, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${stderr}`);
 }
 
 /** Values by name, in the order of their first. */

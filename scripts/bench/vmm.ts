@@ -12,6 +12,7 @@ import { family } from "../lib/processes.ts";
 import { scriptedGuest } from "../lib/scripted-guest.ts";
 import { sleepingBundle } from "../lib/sleeping-bundle.ts";
 import { distFolder } from "../lib/steps.ts";
+import { print } from "./must.ts";
 
 const TSKATA = join(distFolder, "bin/tskata");
 /** A turn that takes longer is lost, and told. */
@@ -20,7 +21,6 @@ const DRIVERS = ["kvm", "qemu"] as const;
 type Driver = (typeof DRIVERS)[number];
 
 const folder = mkdtempSync(join(tmpdir(), "tskata-vmm-"));
-const print = (line: string): void => void process.stdout.write(`${line}\n`);
 const table = new Map<string, Record<Driver, number[]>>();
 
 function note(row: string, driver: Driver, value: number): void {

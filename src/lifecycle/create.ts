@@ -99,9 +99,9 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
 async function make(work: Work): Promise<ProxyProcess> {
   const { options, bundle, undo } = work;
   await work.spans.measure("make the cgroup", () => makeCgroup(work));
-  const pod = podToJoin(work);
-  const guest = guestSpec(options.id, bundle, (pid) => (pod === undefined ? undefined : findByProxy(options.root, pod().pod.folder, pid)));
-  const sandbox = pod === undefined ? await startPod(work) : await work.spans.measure("join the pod", () => joinPod(work, pod));
+  const other = podToJoin(work);
+  const guest = guestSpec(options.id, bundle, (pid) => (other === undefined ? undefined : findByProxy(options.root, other.pod.folder, pid)));
+  const sandbox = other === undefined ? await startPod(work) : await work.spans.measure("join the pod", () => joinPod(work, other));
 
   const size = bundle.process.consoleSize ?? (options.consoleSocket === undefined ? terminalSize() : undefined);
   const terminal = bundle.process.terminal ?? false;
@@ -115,7 +115,7 @@ async function make(work: Work): Promise<ProxyProcess> {
   await options.interrupt.race(bothReady(sandbox.ref, ready, placed));
   update(work, { sharedTargets: guest.placements.map((placement) => placement.target) });
 
-  const proxy = await work.spans.measure("start the proxy", async () => await startContainerProxy(work, stdio));
+  const proxy = await work.spans.measure("start the proxy", () => startContainerProxy(work, stdio));
   using _socket = closing(proxy);
   await options.interrupt.race(runCreateHooks(work));
   using client = await connectPod(work.state.pod);
@@ -188,12 +188,18 @@ interface PodSandbox {
   ready(): Promise<void>;
 }
 
-/** How to find a container of the pod that this one joins: by its annotations, or by the namespaces it names. */
-function podToJoin({ options, bundle, state }: Work): (() => StateFile) | undefined {
+interface OtherPod {
+  readonly pod: StateFile["pod"];
+  /** A container of it, as it is by now. */
+  find(): StateFile;
+}
+
+/** The pod that this container joins: by its annotations, or by the namespaces it names. */
+function podToJoin({ options, bundle, state }: Work): OtherPod | undefined {
   const role = podRole(options.id, state.annotations);
-  if (role.kind === "member") return () => findPodOwner(options.root, role.podId);
+  if (role.kind === "member") return { pod: findPodOwner(options.root, role.podId).pod, find: () => findPodOwner(options.root, role.podId) };
   const named = findPodByNamespaces(options.root, joinedNamespaces(bundle.linux));
-  return named === undefined ? undefined : () => readState(options.root, named.id);
+  return named === undefined ? undefined : { pod: named.pod, find: () => readState(options.root, named.id) };
 }
 
 async function startPod(work: Work): Promise<PodSandbox> {
@@ -227,9 +233,8 @@ async function endSandbox(sandbox: SandboxProcess, logger: Logger): Promise<void
 }
 
 /** Under the pod's lock, so that the pod's last container is not deleted in the same moment. */
-async function joinPod(work: Work, find: () => StateFile): Promise<PodSandbox> {
+async function joinPod(work: Work, { pod: { folder, id }, find }: OtherPod): Promise<PodSandbox> {
   const { root } = work.options;
-  const { folder, id } = find().pod;
   using _lock = await lock(folder, `pod ${id}`);
   const member = find();
   const sandbox = sandboxRef(member);

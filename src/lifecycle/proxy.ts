@@ -46,8 +46,6 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
     native().closeFd(theirs);
   }
   const ended = endOf(child, program);
-  const settled = readiness(child.stdout);
-  settled.catch(() => {}); // told by `ready`
   const ref = child.pid === undefined ? undefined : processRef(child.pid);
   if (ref === undefined) {
     native().closeFd(ours);
@@ -57,7 +55,7 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
   const joined = joinCgroup(cgroups, ref.pid).catch((error: unknown) => {
     if (!isEnding(ref)) throw error; // one whose process has been quick is beyond cgroups
   });
-  const ready = Promise.all([settled, joined]).then(() => {});
+  const ready = Promise.all([readiness(child.stdout), joined]).then(() => {});
   ready.catch(() => {}); // for who waits for it
   let open = true;
   const closeSocket = (): void => {

@@ -80,11 +80,10 @@ function markOf(pid: number, folder: string, dist: string, command: string): str
   for (const name of ["cwd", "root"]) if (linkOrEmpty(`/proc/${pid}/${name}`).startsWith(folder)) return `has it as its ${name}`;
   const held = descriptors(pid).find((target) => target.startsWith(folder));
   if (held !== undefined) return `holds ${held}`;
-  // What stands in our own namespace, too, has only been propagated to the other one.
   // What stands in our own namespace, too, or is a test's disk, others have taken over as they left that namespace.
   const foreign = readOrEmpty(`/proc/${pid}/mountinfo`)
     .split("\n")
-    .some((line) => line.includes(folder) && !line.includes(` ${TEST_DISK} `));
+    .some((line) => isMountIn(folder, line));
   return foreign && !readOrEmpty("/proc/self/mountinfo").includes(folder) ? "has it in its mount namespace" : undefined;
 }
 
@@ -116,8 +115,12 @@ function descriptors(pid: number): string[] {
 function mounts(folder: string): string[] {
   const lines = readOrEmpty("/proc/self/mountinfo").split("\n");
   // A bind mount of a namespace's file keeps the namespace.
-  const left = lines.filter((line) => (line.includes(folder) && !line.includes(` ${TEST_DISK} `)) || line.includes(" - nsfs "));
+  const left = lines.filter((line) => isMountIn(folder, line) || line.includes(" - nsfs "));
   return left.map((line) => `mount ${line}`);
+}
+
+function isMountIn(folder: string, line: string): boolean {
+  return line.includes(folder) && !line.includes(` ${TEST_DISK} `);
 }
 
 function cgroups(folder: string, root: string): string[] {

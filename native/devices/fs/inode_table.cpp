@@ -46,6 +46,11 @@ Way& best(std::vector<Way>& ways) {
 
 uint64_t device_of(const struct statx& attributes) { return makedev(attributes.stx_dev_major, attributes.stx_dev_minor); }
 
+// A folder is one node a mount, anything else one however it was found.
+NodeFacts::Key key_of(const struct statx& attributes) {
+  return {device_of(attributes), attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? attributes.stx_mnt_id : 0};
+}
+
 }  // namespace
 
 size_t descriptor_share(size_t most, double part) {
@@ -103,7 +108,7 @@ PathRef InodeTable::path_beside(Inode& inode, Inode& folder) {
 InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder) {
   const uint64_t device = device_of(attributes);
   const uint64_t mount = attributes.stx_mnt_id;
-  const NodeFacts::Key key{device, attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? mount : 0};
+  const NodeFacts::Key key = key_of(attributes);
   const uint64_t number = guest_number(device, attributes.stx_ino);
   const Way& above = folder.ways.front();  // of a folder: never changes
   const MountFacts facts_of_mount = above.mount == mount ? MountFacts{above.writable, above.proc} : mount_of(path.get());
@@ -136,9 +141,8 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
 
 InodeRef InodeTable::remember_again(const struct statx& attributes, Policy policy) {
   const uint64_t mount = attributes.stx_mnt_id;
-  const NodeFacts::Key key{device_of(attributes), attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? mount : 0};
   const std::unique_lock lock(mutex_);
-  const auto found = by_key_.find(key);
+  const auto found = by_key_.find(key_of(attributes));
   if (found == by_key_.end()) return nullptr;
   Inode& known = *found->second;
   // Held open, its number is nobody else's.

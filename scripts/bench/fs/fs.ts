@@ -6,7 +6,7 @@
  * TSKATA_BENCH_CONTESTANTS picks contestants, TSKATA_BENCH_BEFORE names an older build of the addon that is one, too. The folders are in memory
  * (/dev/shm), so that the host's disk is not measured; TSKATA_BENCH_FOLDER names another place.
  */
-import { type ChildProcess, spawnSync } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +18,7 @@ import { cacheFolder, hashOf, pinnedNode, repository, step } from "../../lib/ste
 import { VIRTIOFSD } from "../../testbed/machine.ts";
 import { exited, startServer } from "../../testbed/servers.ts";
 import { runInTestbed } from "../../testbed.ts";
+import { must } from "../must.ts";
 
 /** `fs_threads` of the configuration, unless it is set. */
 const THREADS = "2";
@@ -86,7 +87,7 @@ async function prepare(folder: string, trees: string): Promise<void> {
     join(first, "tree"),
   ]);
   must("tar", ["-cf", join(folder, "kernel.tar"), "-C", join(first, "tree"), "."]);
-  const git = (at: string, ...args: string[]): void => must("git", ["-C", join(at, "tree"), "-c", "user.name=bench", "-c", "user.email=bench", ...args]);
+  const git = (at: string, ...args: string[]): void => void must("git", ["-C", join(at, "tree"), "-c", "user.name=bench", "-c", "user.email=bench", ...args]);
   git(first, "init", "--quiet");
   git(first, "add", "--all");
   git(first, "commit", "--quiet", "--message", "bench");
@@ -119,11 +120,6 @@ function npmCache(): string {
     rmSync(making, { recursive: true, force: true });
   }
   return cache;
-}
-
-function must(program: string, args: readonly string[]): void {
-  const { status, stderr, error } = spawnSync(program, args, { encoding: "utf8", stdio: ["ignore", "ignore", "pipe"] });
-  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${error?.message ?? stderr}`);
 }
 
 // -- the run ---------------------------------------------------------------------------------------------------------------------
