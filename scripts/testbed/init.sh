@@ -12,7 +12,7 @@ $busybox mount -t devtmpfs devtmpfs /dev
 while read -r module; do $busybox insmod "/modules/$module"; done </modules/order
 
 $busybox mount -t virtiofs -o ro host /host
-$busybox mount -t tmpfs -o mode=755 changes /changes
+$busybox mount -t tmpfs -o mode=755,size=75% changes /changes
 $busybox mkdir /changes/upper /changes/work
 $busybox mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work overlay /root
 # The tree as it is below the mounts that follow.
@@ -22,7 +22,14 @@ $busybox mount --move /proc /root/proc
 $busybox mount --move /sys /root/sys
 $busybox mount --move /dev /root/dev
 $busybox mount -t tmpfs -o mode=755 run /root/run
-$busybox mount -t tmpfs -o mode=1777 tmp /root/tmp
+# On a disk's filesystem, as on most hosts: what containers do with files is compared with what it does, and tmpfs has no O_DIRECT.
+size=$($busybox awk '/^MemTotal/ { print int($2 / 2) }' /root/proc/meminfo)
+$busybox truncate -s "${size}k" /changes/tmp.ext4
+$busybox losetup /root/dev/loop0 /changes/tmp.ext4
+$busybox chroot /root /sbin/mke2fs -q -t ext4 -m 0 -O ^has_journal -E lazy_itable_init=1 /dev/loop0
+$busybox mount -t ext4 -o discard,noinit_itable /root/dev/loop0 /root/tmp
+$busybox rmdir /root/tmp/lost+found
+$busybox chmod 1777 /root/tmp
 # What the command needs of the host's /tmp is seen through the new one.
 while read -r path; do
   $busybox mkdir -p "/root$path"

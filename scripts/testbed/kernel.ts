@@ -56,11 +56,17 @@ async function fetchKernel(name: string, folder: string): Promise<void> {
   }
 }
 
-/** Files of the named modules and of all they need, in an order that insmod takes; paths relative to the modules' folder. */
-export function loadOrder(names: readonly string[], modulesDep: string): string[] {
+/** The contents of modules.dep and modules.builtin. */
+export interface ModuleLists {
+  readonly dependencies: string;
+  readonly builtIn: string;
+}
+
+/** Files of the named modules and of all they need, in an order that insmod takes; paths relative to the modules' folder. What is in the kernel has none. */
+export function loadOrder(names: readonly string[], { dependencies, builtIn }: ModuleLists): string[] {
   const needs = new Map<string, string[]>();
   const files = new Map<string, string>();
-  for (const line of modulesDep.split("\n")) {
+  for (const line of dependencies.split("\n")) {
     const [file = "", rest = ""] = line.split(":");
     if (file === "") continue;
     files.set(moduleName(file), file);
@@ -69,6 +75,7 @@ export function loadOrder(names: readonly string[], modulesDep: string): string[
       rest.split(" ").filter((word) => word !== ""),
     );
   }
+  const inKernel = new Set(builtIn.split("\n").map(moduleName));
   const order = new Set<string>();
   const add = (file: string): void => {
     if (order.has(file)) return;
@@ -76,7 +83,9 @@ export function loadOrder(names: readonly string[], modulesDep: string): string[
     order.add(file);
   };
   for (const name of names) {
-    const file = files.get(name.replaceAll("-", "_"));
+    const module = name.replaceAll("-", "_");
+    if (inKernel.has(module)) continue;
+    const file = files.get(module);
     if (file === undefined) throw new Error(`the kernel package has no module "${name}"`);
     add(file);
   }
@@ -88,6 +97,7 @@ function moduleName(file: string): string {
   return (file.split("/").at(-1) ?? "").replace(/\.ko$/, "").replaceAll("-", "_");
 }
 
-export function readModulesDep(kernel: TestbedKernel): string {
-  return readFileSync(join(kernel.modules, "modules.dep"), "utf8");
+export function readModuleLists({ modules }: TestbedKernel): ModuleLists {
+  const read = (name: string): string => readFileSync(join(modules, name), "utf8");
+  return { dependencies: read("modules.dep"), builtIn: read("modules.builtin") };
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type ArchiveFile, cpio } from "./cpio.ts";
-import { loadOrder, readModulesDep, type TestbedKernel } from "./kernel.ts";
+import { loadOrder, readModuleLists, type TestbedKernel } from "./kernel.ts";
 import type { Qemu } from "./qemu.ts";
 
 /** From Debian's qemu-system-common. */
@@ -13,8 +13,8 @@ export const RESULTS = "/results";
 /** Descriptors QEMU inherits, connected to us: the console and the two ports. */
 export const DESCRIPTORS = { console: 3, stdout: 4, stderr: 5 } as const;
 
-/** What the initramfs needs to reach the shared root; all else is loaded from there. */
-const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay"];
+/** What the initramfs needs to reach the shared root and to make /tmp; all else is loaded from there. */
+const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "loop", "ext4"];
 
 export interface Machine {
   readonly qemu: Qemu;
@@ -87,7 +87,7 @@ export interface Job {
 
 /** Busybox, the scripts beside this file, early modules and the job. */
 export function initramfs(kernel: TestbedKernel, job: Job): Buffer {
-  const modules = loadOrder(EARLY_MODULES, readModulesDep(kernel));
+  const modules = loadOrder(EARLY_MODULES, readModuleLists(kernel));
   const script = (name: string): Buffer => readFileSync(join(import.meta.dirname, name));
   const files: ArchiveFile[] = [
     { path: "bin/busybox", data: readFileSync("/bin/busybox"), mode: 0o755 },

@@ -27,13 +27,16 @@ test("another program unpacks the archive: files, modes, folders on the way", (t
   t.true(statSync(join(folder, "proc")).isDirectory());
 });
 
-const DEPENDENCIES = "kernel/x/kvm-amd.ko: kernel/x/kvm.ko kernel/irqbypass.ko\nkernel/x/kvm.ko: kernel/irqbypass.ko\nkernel/irqbypass.ko:\nkernel/tun.ko:\n";
+const dependencies = "kernel/x/kvm-amd.ko: kernel/x/kvm.ko kernel/irqbypass.ko\nkernel/x/kvm.ko: kernel/irqbypass.ko\nkernel/irqbypass.ko:\nkernel/tun.ko:\n";
+
+const MODULES = { dependencies, builtIn: "kernel/fs/ext4/ext4.ko\n" };
 
 test("modules come after what they need, each once, and nothing else comes", (t) => {
   const order = ["kernel/irqbypass.ko", "kernel/x/kvm.ko", "kernel/x/kvm-amd.ko"];
-  t.deepEqual(loadOrder(["kvm_amd", "kvm"], DEPENDENCIES), order);
-  t.deepEqual(loadOrder(["kvm-amd"], DEPENDENCIES), order);
-  t.throws(() => loadOrder(["9p"], DEPENDENCIES), { message: /no module "9p"/ });
+  t.deepEqual(loadOrder(["kvm_amd", "kvm"], MODULES), order);
+  t.deepEqual(loadOrder(["kvm-amd"], MODULES), order);
+  t.deepEqual(loadOrder(["ext4", "tun"], MODULES), ["kernel/tun.ko"]);
+  t.throws(() => loadOrder(["9p"], MODULES), { message: /no module "9p"/ });
 });
 
 test("a marked stream gives what is between the markers, however it is cut", (t) => {
