@@ -23,6 +23,10 @@ namespace {
 
 constexpr size_t buffer_size = 256 * 1024;
 
+// A terminal gives no more than a page to a read, however much waits behind it. After a read of this much there is likely more at once.
+constexpr ssize_t terminal_bulk = 2048;
+constexpr size_t gather_size = 64 * 1024;
+
 // Has no default effect and nobody else uses it; its handler only makes a blocked write return.
 int interrupt_signal() { return SIGRTMIN + 7; }
 
@@ -87,6 +91,7 @@ Relay::Relay(Descriptor source, Descriptor destination, Manner manner, std::func
       manner_(manner),
       source_is_socket_(is_socket(source_.get())),
       destination_is_socket_(is_socket(destination_.get())),
+      source_is_terminal_(::isatty(source_.get()) == 1),
       ended_(std::move(ended)) {}
 
 void Relay::run() {
@@ -128,7 +133,8 @@ int Relay::pump() {
       tell_drained();
       continue;
     }
-    const ssize_t length = read_some(buffer.bytes());
+    bool end = false;
+    const ssize_t length = source_is_terminal_ ? gather(buffer.bytes(), end) : read_some(buffer.bytes());
     if (length == 0) return 0;
     if (length < 0) {
       if (errno == EAGAIN || errno == EINTR) continue;
@@ -141,6 +147,7 @@ int Relay::pump() {
     const int error = write_all(buffer.bytes().data(), static_cast<size_t>(length));
     if (error != 0) return error;
     tell_reached(false);
+    if (end) return 0;
   }
   return ECANCELED;
 }
@@ -169,6 +176,23 @@ ssize_t Relay::read_some(std::span<char> into) {
     return -1;
   }
   return ::read(source_.get(), into.data(), into.size());
+}
+
+// Several of a terminal's pages in one write. A small read ends it, so that what a person types or is shown waits for nothing. `end`: behind what was
+// read there is the end of file, which a terminal tells once (termios(3), VEOF).
+ssize_t Relay::gather(std::span<char> into, bool& end) {
+  ssize_t last = read_some(into);
+  if (last <= 0) return last;
+  auto length = static_cast<size_t>(last);
+  while (last >= terminal_bulk && length < gather_size) {
+    if (manner_.patient) ::sched_yield();  // on the only processor, the kernel's thread that fills the next page needs it, too
+    pollfd more{source_.get(), POLLIN, 0};
+    if (::poll(&more, 1, 0) <= 0 || (more.revents & POLLIN) == 0) break;
+    last = read_some(into.subspan(length));
+    end = last == 0;
+    if (last > 0) length += static_cast<size_t>(last);
+  }
+  return static_cast<ssize_t>(length);
 }
 
 int Relay::write_all(const char* data, size_t length) {

@@ -45,6 +45,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   int pump();
   bool wait_readable(bool draining, bool& empty);
   ssize_t read_some(std::span<char> into);
+  ssize_t gather(std::span<char> into, bool& end);
   int write_all(const char* data, size_t length);
   void tell_drained();
   void tell_reached(bool all);
@@ -59,6 +60,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   Manner manner_;
   bool source_is_socket_ = false;
   bool destination_is_socket_ = false;
+  bool source_is_terminal_ = false;
   std::function<void(int error)> ended_;
   std::atomic<uint64_t> written_ = 0;
   std::atomic<bool> stopping_ = false;

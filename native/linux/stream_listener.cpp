@@ -18,6 +18,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto tag_timeout = std::chrono::seconds(10);
 constexpr size_t max_untagged = 256;
+constexpr auto rest = std::chrono::milliseconds(100);
 
 struct Untagged {
   Descriptor stream;
@@ -81,10 +82,14 @@ StreamListener::~StreamListener() {
 
 void StreamListener::run() {
   std::vector<Untagged> untagged;
+  bool resting = false;
   for (;;) {
-    std::vector<pollfd> wait{{stop_.get(), POLLIN, 0}, {untagged.size() < max_untagged ? listener_.get() : -1, POLLIN, 0}};
+    const bool listens = !resting && untagged.size() < max_untagged;
+    std::vector<pollfd> wait{{stop_.get(), POLLIN, 0}, {listens ? listener_.get() : -1, POLLIN, 0}};
     for (const Untagged& stream : untagged) wait.push_back({stream.stream.get(), POLLIN, 0});
-    if (::poll(wait.data(), wait.size(), untagged.empty() ? -1 : 1000) < 0) continue;
+    const int patience = resting ? static_cast<int>(rest.count()) : untagged.empty() ? -1 : 1000;
+    if (::poll(wait.data(), wait.size(), patience) < 0) continue;
+    resting = false;
     if (wait[0].revents != 0) return;
     for (size_t i = 0; i < untagged.size(); ++i) {
       if (wait[i + 2].revents != 0 && read_tag(untagged[i], on_stream_)) untagged[i].stream.reset();
@@ -93,7 +98,10 @@ void StreamListener::run() {
     std::erase_if(untagged, [&](const Untagged& stream) { return !stream.stream || stream.deadline < now; });
     if (wait[1].revents == 0) continue;
     Descriptor stream(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!stream) continue;
+    if (!stream) {
+      resting = true;  // without a descriptor for it the connection stays, and the listener readable
+      continue;
+    }
     if (tagged_) untagged.push_back({std::move(stream), now + tag_timeout, {}, 0});
     else on_stream_(std::move(stream), 0);
   }

@@ -1,4 +1,5 @@
 /** The addon's relays, bridge and listeners (src/native.ts): every byte arrives, and every end is told. */
+import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, readdirSync, readSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
@@ -54,6 +55,34 @@ for (const [from, source] of Object.entries(pairs)) {
     });
   }
 }
+
+for (const patient of [false, true]) {
+  test(`a terminal's pages, gathered: all bytes arrive, then the end${patient ? "; by a patient relay" : ""}`, async (t) => {
+    const { master, slave } = native().openHostPty();
+    const [first, last] = [native().pipe(), native().socketpair("stream")];
+    const into = native().relay(first[0], slave);
+    const out = native().relay(master, last[1], patient);
+    const input = open(t, first[1], { readable: false, writable: true });
+    const bytes = randomBytes(WRITE_ALL);
+    const received = readAll(open(t, last[0], { readable: true, writable: false }));
+    input.end(bytes);
+    t.is(await into.ended, null);
+    t.is(await out.ended, null);
+    t.true(bytes.equals(await received));
+  });
+}
+
+test("a terminal's end of file behind a long line, which is told once, ends the relay when the line is out", async (t) => {
+  const { master, slave } = native().openHostPty();
+  t.teardown(() => closeSync(master));
+  spawnSync("stty", ["sane"], { stdio: [slave, "ignore", "inherit"] });
+  const [output, destination] = native().pipe();
+  const line = `${"x".repeat(3000)}\n`;
+  writeSync(master, `${line}\x04`);
+  const relay = native().relay(slave, destination);
+  t.is(await relay.ended, null);
+  t.is((await readAll(open(t, output, { readable: true, writable: false }))).toString(), line);
+});
 
 test("reached: told when so many bytes have been written, not before", async (t) => {
   const [first, last] = [native().pipe(), native().pipe()];
@@ -233,6 +262,41 @@ test("a listener goes on though nothing holds it and the collector has come by",
     t.is(read(fd), "hello");
     for (const one of [fd, caller]) closeSync(one);
   }
+});
+
+/** Listens with no descriptor left; half a second after a line on its standard input it tells the processor's share, frees one, and takes the connection. */
+const FULL = `
+const { native } = await import(process.argv[1]);
+const { closeSync, openSync, writeSync } = await import("node:fs");
+const arrived = Promise.withResolvers();
+native().listenStream({ unixPath: process.argv[2] }, arrived.resolve);
+process.stdin.once("data", () => {
+  const [start, used] = [process.hrtime.bigint(), process.cpuUsage()];
+  setTimeout(async () => {
+    const { user, system } = process.cpuUsage(used);
+    const share = (1000 * (user + system)) / Number(process.hrtime.bigint() - start);
+    for (const fd of held) closeSync(fd);
+    await arrived.promise;
+    writeSync(1, share.toFixed(2));
+    process.exit();
+  }, 500);
+});
+const held = [];
+try { for (;;) held.push(openSync("/dev/null")); } catch {}
+writeSync(1, "full");`;
+
+test("a listener without descriptors for a connection waits for one, and does not turn in a circle", async (t) => {
+  const path = join(temporaryFolder(t), "full.sock");
+  const addon = join(repository, "src/native.ts");
+  const words = ["--nofile=96", process.execPath, "--disable-warning=ExperimentalWarning", "--input-type=module", "-e", FULL, addon, path];
+  const child = spawn("prlimit", words, { stdio: ["pipe", "pipe", "inherit"] });
+  t.teardown(() => child.kill("SIGKILL"));
+  const told = child.stdout[Symbol.asyncIterator]();
+  t.is(String((await told.next()).value), "full");
+  const caller = dial(path);
+  child.stdin.write("\n");
+  t.true(Number((await told.next()).value) < 0.5);
+  closeSync(caller);
 });
 
 test("listenTagged: the id comes first, in one piece or in many; what follows it is the stream's", async (t) => {
