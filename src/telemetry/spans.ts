@@ -1,11 +1,11 @@
 /**
- * Spans: named stretches of a command's work on a pod, one JSON line each in <pod>/spans.jsonl, appended by every process of the pod.
+ * Spans: named stretches of a command's work on a pod, one JSON line each in <pod>/spans.jsonl (and its older parts), appended by every process of the pod.
  *
  * Times are host CLOCK_MONOTONIC nanoseconds (`process.hrtime.bigint()`), which all processes of one host share; guest
  * spans are mapped onto it by the sandbox. A line is far below PIPE_BUF and is appended with O_APPEND in one write, so
  * writers need no lock.
  */
-import { closeSync, fstatSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, renameSync, writeSync } from "node:fs";
 import type { Phase } from "../base/failures.ts";
 import { appendPodFile } from "../base/pod-file.ts";
 import { type Edge, type Fault, reachFault, selectedFault } from "./fault.ts";
@@ -19,8 +19,13 @@ export interface Span {
   readonly endNs: bigint;
 }
 
-/** The file grows with every exec; what comes after this much is not kept. */
-const MOST_BYTES = 1024 * 1024;
+/** The file grows with every exec: at this size the next one is begun. */
+const MOST_BYTES = 256 * 1024;
+
+/** The parts that are kept, oldest first: what the pod began with, the part before the present one, the present one. */
+export function spanFiles(file: string): string[] {
+  return [`${file}.first`, `${file}.before`, file];
+}
 
 /** Collects the spans of one process, writes them where it is told to, and never fails its caller. A span's begin and end are fault points. */
 export class SpanRecorder {
@@ -82,7 +87,8 @@ export class SpanRecorder {
     try {
       const fd = appendPodFile(this.#file);
       try {
-        if (fstatSync(fd).size < MOST_BYTES) writeSync(fd, spans.map(formatSpan).join(""));
+        writeSync(fd, spans.map(formatSpan).join(""));
+        if (fstatSync(fd).size >= MOST_BYTES) turnOver(this.#file);
       } finally {
         closeSync(fd);
       }
@@ -90,6 +96,12 @@ export class SpanRecorder {
       // A start must not fail because its measurement could not be kept: a full or removed pod folder.
     }
   }
+}
+
+/** Two writers that do so at once take a part away from `before`, nothing else. */
+function turnOver(file: string): void {
+  const [first = file, before = file] = spanFiles(file);
+  renameSync(file, existsSync(first) ? before : first);
 }
 
 /** The innermost phase each error came out of. */

@@ -1,8 +1,8 @@
 /** The timeline of a pod's start: its spans read back, as bars in the terminal and as an SVG drawing. */
-
+import { existsSync } from "node:fs";
 import * as z from "zod/mini";
 import { readPodFile } from "../base/pod-file.ts";
-import type { Span } from "./spans.ts";
+import { type Span, spanFiles } from "./spans.ts";
 
 /** Times stay bigint: nanoseconds since boot pass 2^53 after 104 days. */
 const spanSchema = z.object({
@@ -14,9 +14,11 @@ const spanSchema = z.object({
 
 const NAME_LIMIT = 200;
 
-/** Reads spans.jsonl; lines cut short by a crash are left out. Sorted by start, longer first. */
+/** Reads spans.jsonl, its older parts before it; lines cut short by a crash are left out. Sorted by start, longer first. */
 export function readSpans(file: string): Span[] {
-  const spans = readPodFile(file).split("\n").flatMap(parseLine);
+  const parts = spanFiles(file).filter((part) => existsSync(part));
+  if (parts.length === 0) throw new Error(`there is no ${file}`);
+  const spans = parts.flatMap((part) => readPodFile(part).split("\n")).flatMap(parseLine);
   return spans.sort((a, b) => compare(a.startNs, b.startNs) || compare(b.endNs, a.endNs));
 }
 
