@@ -19,6 +19,7 @@ const vmTest = (name: string, env: Readonly<Record<string, string>>): Stage => (
 
 /** In the order of their time: hours, but for the files'. */
 const STAGES: Readonly<Record<string, Stage>> = {
+  nodes: { script: AVA, args: ["test/device/devices.test.ts", ...ONE_BY_ONE, "--match", "fs: more nodes than descriptors"], env: { TSKATA_TEST_FULL: "1" } },
   files: vmTest("files", {}),
   streams: vmTest("streams", { TSKATA_STREAM_TURNS: "100" }),
   matrix: { script: join(repository, "scripts/matrix.ts"), args: [] },
