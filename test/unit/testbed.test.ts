@@ -86,6 +86,7 @@ test("the machine: size, one device a share, and the root cannot be written", (t
     initramfs: "/i",
     memoryMib: 512,
     vcpus: 3,
+    accelerator: "tcg",
     shares: { host: "/t/a,b", results: "/t/r" },
     devices: ["-device", "virtio-9p-pci"],
   });

@@ -545,7 +545,7 @@ test.serial("poststart and poststop hooks that fail are told, and nothing else c
 test.serial("a guest that floods its console does not fill the host's disk: beginning and end are kept", async (t) => {
   // Each byte leaves the guest, which in the testbed is two machines: there not much more than what is kept.
   t.timeout(hangLimitMs * 5);
-  const bytes = amount === 1 ? 1_600_000 : 1_150_000;
+  const bytes = amount === 1 ? 1_600_000 : 1_100_000;
   const flood = `yes 'a line of a flood on the console' | head -c ${bytes} >/dev/ttyS0; echo the last line >/dev/ttyS0`;
   await sh(t, "flood", flood, (spec) => {
     spec.linux.devices = [{ path: "/dev/ttyS0", type: "c", major: 4, minor: 64, fileMode: 0o666 }];
