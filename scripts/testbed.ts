@@ -35,6 +35,8 @@ export interface TestbedOptions {
   readonly timeoutMs?: number;
   /** Default: Debian's for cloud machines. */
   readonly kernel?: KernelFlavour;
+  /** Default: emulation. "kvm" is a machine like it on a /dev/kvm that works, so one without. */
+  readonly accelerator?: Machine["accelerator"];
   /** More trees: virtiofs tag to the socket of its server. The command mounts them. */
   readonly shares?: Readonly<Record<string, string>>;
   /** Further options of QEMU's. */
@@ -86,8 +88,8 @@ export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutc
     const archive = join(folder, "initramfs");
     writeFileSync(archive, initramfs(kernel, { ...jobOf(options), marker }));
     const shares = { ...(await startShares(folder, options.results, children)), ...options.shares };
-    const { memoryMib = DEFAULT_MEMORY_MIB, vcpus = DEFAULT_VCPUS, devices = [] } = options;
-    const machine = { qemu, kernel: kernel.image, initramfs: archive, memoryMib, vcpus, shares, devices };
+    const { memoryMib = DEFAULT_MEMORY_MIB, vcpus = DEFAULT_VCPUS, devices = [], accelerator = "tcg" } = options;
+    const machine = { qemu, kernel: kernel.image, initramfs: archive, memoryMib, vcpus, accelerator, shares, devices };
     // Once booted all files are read and all sockets connected: then even our SIGKILL leaves nothing.
     return await runMachine(machine, { ...options, marker, children, booted: removeFolder });
   } finally {

@@ -22,11 +22,18 @@ export interface Machine {
   readonly initramfs: string;
   readonly memoryMib: number;
   readonly vcpus: number;
+  readonly accelerator: "tcg" | "kvm";
   /** virtiofs tag to the socket of its server. */
   readonly shares: Readonly<Record<string, string>>;
   /** Further options of QEMU's. */
   readonly devices: readonly string[];
 }
+
+const PROCESSOR: Readonly<Record<Machine["accelerator"], readonly string[]>> = {
+  // EPYC is the newest model that TCG boots every time (guests under TCG have it too); svm is what KVM in there runs on.
+  tcg: ["-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm"],
+  kvm: ["-accel", "kvm", "-cpu", "host"],
+};
 
 export function qemuArguments(machine: Machine): string[] {
   const shares = Object.entries(machine.shares).flatMap(([tag, socket]) => [
@@ -35,8 +42,7 @@ export function qemuArguments(machine: Machine): string[] {
   ]);
   return [
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "tskata-testbed"],
-    // EPYC is the newest model that TCG boots every time (guests under TCG have it too); svm is what KVM in there runs on.
-    ...["-machine", "q35,memory-backend=memory", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm"],
+    ...["-machine", "q35,memory-backend=memory", ...PROCESSOR[machine.accelerator]],
     ...["-smp", String(machine.vcpus), "-m", `${machine.memoryMib}M`],
     // Shared, because virtiofsd reads and writes in it; taken from the host as it is touched.
     ...["-object", `memory-backend-memfd,id=memory,size=${machine.memoryMib}M,share=on`],

@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- fs [TURNS [ROWS]]`: shared files, side by side in one virtual machine: our server, QEMU's virtiofsd and QEMU's 9p show the
- * same kind of folder to one guest (the testbed's machine, Debian's kernel, which has 9p), and guest.sh does each row's work on one after the
+ * same kind of folder to one guest (the testbed's machine, by KVM where that works; Debian's kernel, which has 9p), and guest.sh does each row's work on one after the
  * other, turn by turn. ROWS is a regular expression that picks some. docs/performance.md tells what comes out.
  *
  * TSKATA_BENCH_CONTESTANTS picks contestants, TSKATA_BENCH_BEFORE names an older build of the addon that is one, too. The folders are in memory
@@ -17,7 +17,7 @@ import { median } from "../../lib/median.ts";
 import { cacheFolder, hashOf, pinnedNode, repository, step } from "../../lib/steps.ts";
 import { VIRTIOFSD } from "../../testbed/machine.ts";
 import { exited, startServer } from "../../testbed/servers.ts";
-import { runInTestbed } from "../../testbed.ts";
+import { hostRunsKvm, runInTestbed } from "../../testbed.ts";
 import { must } from "../must.ts";
 
 /** `fs_threads` of the configuration, unless it is set. */
@@ -125,7 +125,8 @@ function npmCache(): string {
 // -- the run ---------------------------------------------------------------------------------------------------------------------
 
 async function measure(folder: string, trees: string, turns: number, rows: string, children: ChildProcess[]): Promise<Times> {
-  const shares = await startServers(folder, trees, children);
+  const accelerator = (await hostRunsKvm()) ? "kvm" : "tcg";
+  const shares = await startServers(folder, trees, FS_PATIENCE_US[accelerator], children);
   const times: Times = new Map();
   const ninep = [`local,id=nine,path=${join(trees, SERVED["9p"])},security_model=passthrough`, "virtio-9p-pci,fsdev=nine,mount_tag=9p"] as const;
   const stdout = lines((line) => {
@@ -144,6 +145,7 @@ async function measure(folder: string, trees: string, turns: number, rows: strin
     },
     memoryMib: GUEST_MEMORY_MIB,
     kernel: "amd64",
+    accelerator,
     shares,
     devices: asked.includes("9p") ? ["-fsdev", ninep[0], "-device", ninep[1]] : [],
     stdout,
@@ -152,7 +154,7 @@ async function measure(folder: string, trees: string, turns: number, rows: strin
   return times;
 }
 
-async function startServers(folder: string, trees: string, children: ChildProcess[]): Promise<Record<string, string>> {
+async function startServers(folder: string, trees: string, patienceUs: number, children: ChildProcess[]): Promise<Record<string, string>> {
   const shares: Record<string, string> = {};
   const start = async (tag: string, command: (socket: string) => string[]): Promise<void> => {
     const socket = join(folder, `${tag}.sock`);
@@ -172,7 +174,7 @@ async function startServers(folder: string, trees: string, children: ChildProces
       tag,
       socket,
       THREADS,
-      String(FS_PATIENCE_US.tcg),
+      String(patienceUs),
     ]);
   }
   for (const tag of asked) {
