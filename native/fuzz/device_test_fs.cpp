@@ -397,6 +397,17 @@ void symlink_attributes() {
   expect(::getxattr(guest.outside("secret").c_str(), "user.y", nullptr, 0) == 1, "the target's is there still");
 }
 
+// A guest's kernel asks for the ACL of what its caller does not own, and takes any other error than this for its own.
+void filesystem_without_acls() {
+  if (!own_mounts()) return;
+  Guest guest;
+  const Mount mount(guest.host("c1/mounts/plain"), Mount::Type{"ramfs"});
+  const uint64_t folder = guest.node("c1/mounts/plain");
+  const auto get = [&](const char* name) { return guest.call(FUSE_GETXATTR, folder, bytes_of(fuse_getxattr_in{100, 0}, text(name))).error; };
+  expect(get("system.posix_acl_access") == ENODATA && get("system.posix_acl_default") == ENODATA, "no ACL");
+  expect(get("user.x") == EOPNOTSUPP, "no attributes of users");
+}
+
 void malformed() {
   Guest guest;
   for (uint32_t opcode = 0; opcode < 64; ++opcode) {
@@ -729,6 +740,7 @@ std::vector<Case> fs_cases() {
       {"fs: request shorter than a header", short_header},
       {"fs: many requests at once", concurrent},
       {"fs: descriptors run out", descriptors_run_out},
+      {"fs: filesystem without ACLs", filesystem_without_acls},
       {"fs: more nodes than descriptors", more_nodes_than_descriptors},
       {"fs: inode numbers used again", numbers_used_again},
       {"fs: the keeper of handles", keeper_alone},

@@ -228,9 +228,12 @@ inline bool own_mounts() {
 // A mount of a test's, gone before the folder it is in is removed.
 class Mount {
  public:
-  explicit Mount(std::string place) : place_(std::move(place)) {
+  struct Type {
+    const char* name;
+  };
+  explicit Mount(std::string place, Type type = {"tmpfs"}) : place_(std::move(place)) {
     files::create_directories(place_);
-    os::checked(::mount("none", place_.c_str(), "tmpfs", 0, nullptr), "mount");
+    os::checked(::mount("none", place_.c_str(), type.name, 0, nullptr), "mount");
   }
   Mount(const std::string& from, std::string to, unsigned long flags = 0) : place_(std::move(to)) {
     files::create_directories(place_);

@@ -26,7 +26,7 @@ $busybox mount -t tmpfs -o mode=755 run /root/run
 size=$($busybox awk '/^MemTotal/ { print int($2 / 2) }' /root/proc/meminfo)
 $busybox truncate -s "${size}k" /changes/tmp.ext4
 $busybox losetup /root/dev/loop0 /changes/tmp.ext4
-$busybox chroot /root /sbin/mke2fs -q -t ext4 -m 0 -O ^has_journal -E lazy_itable_init=1 /dev/loop0
+$busybox chroot /root /sbin/mke2fs -q -t ext4 -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard /dev/loop0
 $busybox mount -t ext4 -o discard,noinit_itable /root/dev/loop0 /root/tmp
 $busybox rmdir /root/tmp/lost+found
 $busybox chmod 1777 /root/tmp

@@ -10,6 +10,10 @@ namespace {
 
 constexpr size_t max_value = 65536;  // XATTR_SIZE_MAX
 
+// The guest's kernel asks for ACLs to check permissions (FUSE_POSIX_ACL), and fails the check with any error but that there is none: so that is
+// what a filesystem says which knows of no ACLs.
+int as_none(int error, const std::string& name) { return error == EOPNOTSUPP && name.starts_with("system.posix_acl_") ? ENODATA : error; }
+
 }  // namespace
 
 size_t Server::setxattr(Request& request) {
@@ -33,7 +37,7 @@ size_t Server::getxattr(Request& request) {
   const PathRef path = inodes_.path(*inode);
   std::vector<std::byte> value(std::min<size_t>(in.size, max_value));
   const ssize_t length = ::getxattr(os::proc_path(path->get()).c_str(), name.c_str(), value.data(), value.size());
-  if (length < 0) return request.reply_error(errno);  // no exception for it: most files have none of what is asked for
+  if (length < 0) return request.reply_error(as_none(errno, name));  // no exception for it: most files have none of what is asked for
   if (in.size == 0) return request.reply(fuse_getxattr_out{static_cast<uint32_t>(length), 0});
   return request.reply(std::span<const std::byte>(value).first(static_cast<size_t>(length)));
 }
