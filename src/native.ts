@@ -58,6 +58,16 @@ export interface VhostUserServer extends Closable {
   readonly ended: Promise<string | null>;
 }
 
+export interface FsOptions {
+  root: string;
+  tag: string;
+  threads: number;
+  patienceUs?: number;
+  keeperFd?: number | undefined;
+  writeback?: boolean;
+  share?: number;
+}
+
 /** A change of the host's to a volume: native/devices/fs/host_watch.h. */
 export interface HostChange {
   /** create, remove, rename, modify, attributes, close_write. */
@@ -135,6 +145,8 @@ export interface Native {
   startReaper(onExit: (pid: number, waitStatus: number) => void): void;
   mount(source: string, target: string, type: string, flags: number, data: string): void;
   umount(target: string, flags: number): void;
+  /** syncfs(2), on the calling thread: of the agent's main one a file server knows that it is the agent's. */
+  syncfs(folder: string): void;
   sethostname(name: string): void;
   setClock(realtimeNanoseconds: bigint): void;
   addEntropy(bytes: Uint8Array): void;
@@ -176,9 +188,10 @@ export interface Native {
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
   /**
    * virtio-fs over the folder `root`. `patienceUs`: how long a thread looks for the guest's next request before it waits for the notification (native/
-   * virtio/queue_workers.h). `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h.
+   * virtio/queue_workers.h). `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h. `writeback`: the guest's kernel keeps
+   * what is written (native/devices/fs/server.h). `share`: the part that it may have of the nodes and descriptors of this process's file servers.
    */
-  createFs(options: { root: string; tag: string; threads: number; patienceUs?: number; keeperFd?: number | undefined }): VirtioDevice;
+  createFs(options: FsOptions): VirtioDevice;
   /** The host's next changes to what the guest knows of volumes, at most so many, in their order; waits until there is one. One call at a time. */
   hostChanges(fs: VirtioDevice, most: number): Promise<HostChange[]>;
   /**

@@ -4,6 +4,7 @@ import { TskataError } from "../../src/base/errors.ts";
 import { native } from "../../src/native.ts";
 import type { Process, Resources, Spec } from "../../src/oci/spec.ts";
 import type { Stdio } from "../../src/protocols/generated/agent.ts";
+import { writeBack } from "../init/mounts.ts";
 import { Cgroup } from "./cgroup.ts";
 import { containerPlan, execPlan } from "./container-plan.ts";
 import { GuestProcess, type Surroundings } from "./process.ts";
@@ -140,6 +141,7 @@ export class Container {
   async pause(): Promise<void> {
     if (this.#state !== "running" && this.#state !== "created") throw new TskataError("wrong-state", "container not running");
     await this.cgroup.freeze(true);
+    writeBack(); // who pauses a container looks at its files
     this.#pausedFrom = this.#state;
     this.#state = "paused";
   }
@@ -157,6 +159,7 @@ export class Container {
     await Promise.all([...this.#processes.values()].map(async (process) => await process.exited));
     this.#stopWatching();
     for (const process of [this.init, ...this.#processes.values()]) process.closeStreams();
+    writeBack(); // its trees are taken from the shared tree next
     await this.cgroup.remove();
   }
 

@@ -1,6 +1,8 @@
 /** What PID 1 must mount before anything else can be: the kernel's filesystems, /dev, tmpfs where files are written, cgroup v2. */
-import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { totalmem } from "node:os";
 import { native } from "../../src/native.ts";
+import { log } from "../log.ts";
 
 const NOSUID = 2;
 const NODEV = 4;
@@ -30,17 +32,64 @@ export function mountEarly(): void {
   mkdirSync("/run/tskata/copy-up", { recursive: true });
 }
 
+/** The folders of the shared tree, as src/oci/guest-spec.ts has them. */
+export const LIVE = "/run/tskata/shared/live";
+export const CACHED = "/run/tskata/shared/cached";
+
 /**
  * How far ahead of a reader the kernel reads: as much as one request of the file server's can hold (native/devices/fs/server.cpp, max_write). A request
  * costs a way out of the machine and back, so the kernel's own 128 KiB would cost eight of them.
  */
 const READ_AHEAD_KIB = 1024;
 
-/** The pod's shared tree: virtio-fs. Devices in it are made harmless by each container's own filter, set-uid programs are wanted. */
+/** A folder of the pod's shared tree: virtio-fs. Devices in it are made harmless by each container's own filter, set-uid programs are wanted. */
 export function mountShared(tag: string, target: string): void {
   mkdirSync(target, { recursive: true });
   native().mount(tag, target, "virtiofs", 0, "");
   writeFileSync(`/sys/class/bdi/${deviceOf(target)}/read_ahead_kb`, String(READ_AHEAD_KIB));
+}
+
+/** How long what was written may wait, and how often the kernel looks for what has waited: so the host has it after a second. */
+const DIRTY_CENTISECS = 50;
+/** Most that may wait: what is lost if the machine dies, and what whoever waits for all of it waits for. A sixteenth of the memory in small machines. */
+const MOST_DIRTY_BYTES = 64 * 1024 * 1024;
+const DIRTY_PART = 16;
+
+/**
+ * One whose writes the guest keeps for a while (native/devices/fs/server.h). The kernel lets a FUSE filesystem have 1 % of what may wait, for a server
+ * that might need memory of the same machine to take it: this one does not.
+ */
+export function mountCached(tag: string, target: string): void {
+  mountShared(tag, target);
+  const most = Math.min(MOST_DIRTY_BYTES, Math.floor(totalmem() / DIRTY_PART));
+  for (const [name, value] of Object.entries({
+    dirty_expire_centisecs: DIRTY_CENTISECS,
+    dirty_writeback_centisecs: DIRTY_CENTISECS,
+    dirty_bytes: most,
+    dirty_background_bytes: Math.floor(most / 4),
+  })) {
+    writeFileSync(`/proc/sys/vm/${name}`, String(value));
+  }
+  writeFileSync(`/sys/class/bdi/${deviceOf(target)}/max_ratio`, "100");
+}
+
+/**
+ * Brings what containers have written, and the kernel has kept so far, to the host: its memory, not its disks. What cannot be written is the processes'
+ * to hear of, by their own close and fsync.
+ */
+export function writeBack(): void {
+  if (!isMounted(CACHED)) return;
+  try {
+    native().syncfs(CACHED);
+  } catch (error) {
+    log("warn", "write back what containers have written", { error: String(error) });
+  }
+}
+
+export function isMounted(path: string): boolean {
+  return readFileSync("/proc/self/mounts", "utf8")
+    .split("\n")
+    .some((line) => line.split(" ")[1] === path);
 }
 
 /** "major:minor" of what is mounted there, as the kernel names its backing device. */

@@ -10,6 +10,7 @@ import type {
   SignalRequest,
   WaitResponse,
 } from "../../src/protocols/generated/agent.ts";
+import { writeBack } from "../init/mounts.ts";
 import { parseBytes } from "./containers.ts";
 import type { UnaryHandlers } from "./handlers.ts";
 import type { Pod } from "./pod.ts";
@@ -36,6 +37,8 @@ export class ProcessesHandlers implements UnaryHandlers<typeof ProcessesService>
   async wait({ containerId, execId }: ProcessRequest): Promise<WaitResponse> {
     const container = this.#pod.container(containerId);
     const { waitStatus, stdout, stderr } = await container.process(execId).ended;
+    // A process's end closes its files, which writes them back; what nobody closes is what it passed on: a socket's, a loop device's.
+    if (execId === "") writeBack();
     const oomKilled = execId === "" && container.endedByOom(waitStatus);
     if (execId !== "") container.forget(execId);
     return { waitStatus, stdoutBytes: stdout, stderrBytes: stderr, oomKilled };

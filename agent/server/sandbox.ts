@@ -1,17 +1,15 @@
 /** The Sandbox service: the pod as a whole. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { availableParallelism, freemem, loadavg, release, totalmem, uptime } from "node:os";
 import { TskataError } from "../../src/base/errors.ts";
 import { TSKATA_VERSION } from "../../src/base/version.ts";
 import { native } from "../../src/native.ts";
 import type { CheckResponse, CreateSandboxRequest, MetricsResponse, ReplayChangesRequest, SandboxService, Span } from "../../src/protocols/generated/agent.ts";
 import { boottimeNs } from "../clock.ts";
-import { mountShared } from "../init/mounts.ts";
+import { CACHED, isMounted, LIVE, mountCached, mountShared } from "../init/mounts.ts";
 import { log, setLogLevel } from "../log.ts";
 import type { UnaryHandlers } from "./handlers.ts";
 import type { Pod } from "./pod.ts";
-
-const SHARED = "/run/tskata/shared";
 
 export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
   readonly #pod: Pod;
@@ -36,7 +34,8 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
     if (request.hostname !== "") native().sethostname(request.hostname);
     native().setLinkUp("lo");
     for (const [name, value] of request.sysctls) writeFileSync(`/proc/sys/${name.replaceAll(".", "/")}`, value);
-    if (request.sharedTag !== "") mountShared(request.sharedTag, SHARED);
+    if (request.liveTag !== "") mountShared(request.liveTag, LIVE);
+    if (request.cachedTag !== "") mountCached(request.cachedTag, CACHED);
     return {};
   }
 
@@ -53,7 +52,7 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
   }
 
   replayChanges({ changes }: ReplayChangesRequest): Record<never, never> {
-    const left = native().replayChanges(SHARED, changes);
+    const left = native().replayChanges(LIVE, changes);
     if (left > 0) log("debug", "changes of the host's to folders that are no more", { left });
     return {};
   }
@@ -62,15 +61,9 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
   async shutdown(): Promise<Record<never, never>> {
     log("info", "shutting down", { containers: this.#pod.size });
     for (const id of this.#pod.ids()) await this.#pod.remove(id).catch((error: unknown) => log("warn", String(error)));
-    // The shared tree is written through to the host when it is unmounted.
-    if (isMounted(SHARED)) native().umount(SHARED, 0);
+    // What is left to be written goes to the host when it is unmounted.
+    for (const folder of [CACHED, LIVE]) if (isMounted(folder)) native().umount(folder, 0);
     setImmediate(() => native().reboot("restart"));
     return {};
   }
-}
-
-function isMounted(path: string): boolean {
-  return readFileSync("/proc/self/mounts", "utf8")
-    .split("\n")
-    .some((line) => line.split(" ")[1] === path);
 }

@@ -122,6 +122,8 @@ Napi::Value create_fs(const Napi::CallbackInfo& info) {
     if (const Napi::Value patience = from.Get("patienceUs"); patience.IsNumber()) {
       options.patience = std::chrono::microseconds(patience.As<Napi::Number>().Uint32Value());
     }
+    if (const Napi::Value writeback = from.Get("writeback"); writeback.IsBoolean()) options.writeback = writeback.As<Napi::Boolean>();
+    if (const Napi::Value share = from.Get("share"); share.IsNumber()) options.share = share.As<Napi::Number>().DoubleValue();
     if (const Napi::Value keeper = from.Get("keeperFd"); keeper.IsNumber()) {
       options.keeper.reset(keeper.As<Napi::Number>().Int32Value());
       os::checked(::fcntl(options.keeper.get(), F_SETFD, FD_CLOEXEC), "fcntl");  // it came by execve, and goes no further

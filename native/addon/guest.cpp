@@ -85,6 +85,16 @@ Napi::Value do_umount(const Napi::CallbackInfo& info) {
   });
 }
 
+// On the calling thread, so that the file server sees the agent's own process ask (devices/fs/server.cpp).
+Napi::Value do_syncfs(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env env) {
+    const std::string path = info[0].As<Napi::String>();
+    const os::Descriptor folder(checked(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), ("open " + path).c_str()));
+    checked(::syncfs(folder.get()), ("syncfs " + path).c_str());
+    return env.Undefined();
+  });
+}
+
 Napi::Value set_hostname(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
     const std::string name = info[0].As<Napi::String>();
@@ -167,6 +177,7 @@ void export_guest(Napi::Env env, Napi::Object exports) {
   exports.Set("startReaper", Napi::Function::New<start_reaper>(env, "startReaper"));
   exports.Set("mount", Napi::Function::New<do_mount>(env, "mount"));
   exports.Set("umount", Napi::Function::New<do_umount>(env, "umount"));
+  exports.Set("syncfs", Napi::Function::New<do_syncfs>(env, "syncfs"));
   exports.Set("sethostname", Napi::Function::New<set_hostname>(env, "sethostname"));
   exports.Set("setClock", Napi::Function::New<set_clock>(env, "setClock"));
   exports.Set("addEntropy", Napi::Function::New<add_entropy>(env, "addEntropy"));

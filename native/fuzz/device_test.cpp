@@ -300,8 +300,8 @@ void add_breakages(std::vector<Case>& out, const std::string& device, size_t que
 int main(int count, char** arguments) {
   using namespace tskata::testing;
   std::vector<Case> cases;
-  for (const auto& part : {transport_cases, queue_cases, vsock_cases, fs_cases, fs_hostile_cases, host_watch_cases, keeper_cases, proxy_cases,
-                           rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases, mmio_cases, kvm_cases}) {
+  for (const auto& part : {transport_cases, queue_cases, vsock_cases, fs_cases, fs_hostile_cases, fs_writeback_cases, host_watch_cases, keeper_cases,
+                           proxy_cases, rng_cases, pmem_cases, balloon_cases, blk_cases, console_cases, net_cases, mmio_cases, kvm_cases}) {
     std::ranges::move(part(), std::back_inserter(cases));
   }
   const std::string wanted = count == 2 ? arguments[1] : "--list";

@@ -26,6 +26,7 @@ std::vector<Case> queue_cases();
 std::vector<Case> vsock_cases();
 std::vector<Case> fs_cases();
 std::vector<Case> fs_hostile_cases();
+std::vector<Case> fs_writeback_cases();
 std::vector<Case> host_watch_cases();
 std::vector<Case> keeper_cases();
 std::vector<Case> proxy_cases();

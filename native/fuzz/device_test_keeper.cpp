@@ -68,7 +68,7 @@ class Keeper {
   [[noreturn]] static void serve(const std::array<int, 2>& ends) {
     ::close(ends[0]);
     try {
-      keeper::keep_handles(ends[1]);
+      keeper::keep_handles(std::span(&ends[1], 1));
     } catch (const std::system_error&) {
       // told on standard error
     }
@@ -203,6 +203,43 @@ void unread_answers() {
   keeper.expect_end();
 }
 
+// Two servers of one keeper: neither knows the other's numbers, and the end of one is not the other's.
+void two_servers() {
+  if (!may_keep()) return;
+  const Files have;
+  std::array<std::array<int, 2>, 2> pairs{};
+  for (auto& pair : pairs) os::checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()), "socketpair");
+  const pid_t child = os::checked(::fork(), "fork");
+  if (child == 0) {
+    for (const auto& pair : pairs) ::close(pair[0]);
+    keeper::keep_handles(std::array{pairs[0][1], pairs[1][1]});
+    ::_exit(0);
+  }
+  for (const auto& pair : pairs) ::close(pair[1]);
+  std::array<os::Descriptor, 2> servers{os::Descriptor(pairs[0][0]), os::Descriptor(pairs[1][0])};
+  const auto ask = [&](size_t server, Call call, uint32_t number, int fd) {
+    const keeper::Request request{call, number, 1};
+    os::send_packet(servers[server].get(), std::as_bytes(std::span(&request, 1)), std::span(&fd, fd >= 0 ? 1 : 0));
+    const os::Packet packet = os::receive_packet(servers[server].get());
+    expect(packet.bytes.size() == sizeof(Answer), "an answer");
+    Answer out{};
+    std::memcpy(&out, packet.bytes.data(), sizeof out);
+    return out;
+  };
+  for (size_t server = 0; server < 2; ++server) expect(ask(server, Call::anchor, 0, have.top.get()).error == 0, "a mount");
+  const Answer kept = ask(0, Call::keep, 0, have.file.get());
+  expect(kept.error == 0 && ask(1, Call::open, kept.number, -1).error == ENOENT, "a number is its own server's");
+  const Answer other = ask(1, Call::keep, 0, have.file.get());
+  const std::array<std::byte, 3> odd{};
+  os::send_packet(servers[0].get(), odd, {});
+  expect(os::receive_packet(servers[0].get()).bytes.empty(), "who breaks the protocol is left");
+  expect(other.error == 0 && ask(1, Call::open, other.number, -1).error == 0, "the other is served still");
+  servers[1].reset();
+  int status = -1;
+  eventually([&] { return ::waitpid(child, &status, WNOHANG) == child; }, "the keeper ends with the last");
+  expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "in order");
+}
+
 }  // namespace
 
 std::vector<Case> keeper_cases() {
@@ -213,6 +250,7 @@ std::vector<Case> keeper_cases() {
       {"keeper: packets of another size, calls that there are not", odd_packets},
       {"keeper: floods", floods},
       {"keeper: answers that nobody reads", unread_answers},
+      {"keeper: two file servers", two_servers},
   };
 }
 

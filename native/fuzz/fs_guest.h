@@ -64,8 +64,8 @@ struct Listed {
 
 class Guest {
  public:
-  explicit Guest(bool initialise = true, os::Descriptor keeper = {}, size_t budget = devices::fs::InodeTable::default_budget)
-      : device_(std::make_shared<devices::fs::FsDevice>(devices::fs::FsOptions{tree(), "shared", 4, std::move(keeper), budget})),
+  explicit Guest(bool initialise = true, os::Descriptor keeper = {}, size_t budget = devices::fs::InodeTable::default_budget, bool writeback = false)
+      : device_(std::make_shared<devices::fs::FsDevice>(devices::fs::FsOptions{tree(), "shared", 4, std::move(keeper), budget, {}, writeback})),
         front_(device_),
         request_(front_.allocate(reply_bytes)),
         reply_(front_.allocate(reply_bytes)) {
@@ -73,6 +73,7 @@ class Guest {
     const auto out = init().as<fuse_init_out>();
     expect(out.major == 7 && out.minor == 36 && out.max_write == 1 << 20, "the session's terms");
     expect((out.flags & FUSE_DO_READDIRPLUS) != 0 && (out.flags & FUSE_POSIX_LOCKS) == 0, "the session's features");
+    expect(((out.flags & FUSE_WRITEBACK_CACHE) != 0) == writeback, "the guest writes back where it was told to alone");
   }
 
   Reply init() { return call(FUSE_INIT, 0, bytes_of(std::array<uint32_t, 16>{7, 36, 131072, 0xffffffff, 0})); }
@@ -208,7 +209,7 @@ inline os::Descriptor start_keeper() {
   os::checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), "socketpair");
   if (os::checked(::fork(), "fork") == 0) {
     ::close(ends[0]);
-    keeper::keep_handles(ends[1]);
+    keeper::keep_handles(std::span(&ends[1], 1));
     ::_exit(0);
   }
   ::close(ends[1]);

@@ -9,7 +9,7 @@
 // pid, network, ipc, uts and cgroup namespaces; makes a root of what the views show and moves there; becomes process 1 of its pid
 // namespace and tells by FD ("pid N\n") which process that is on the host; keeps the capabilities of a file server; execs. The rest is
 // given up by the program itself before the guest's first instruction (jail.h): it has to start the hypervisor before. Beside it starts the keeper of
-// the file server's handles (keeper/protocol.h), whose socket's number is in TSKATA_KEEPER_FD.
+// the file servers' handles (keeper/protocol.h): the numbers of its sockets, one for each of two servers, are in TSKATA_KEEPER_FDS.
 //
 // `hypervisor` runs inside, as a child of the former: gives up every capability, takes its list of system calls, execs.
 #include <fcntl.h>
@@ -44,6 +44,7 @@ using namespace tskata::jail;
 
 constexpr int failed = 125;
 constexpr rlim_t most_descriptors = 1 << 20;
+constexpr size_t most_file_servers = 2;  // of a pod: one for volumes, one for what the guest writes back
 
 struct Options {
   bool hypervisor = false;
@@ -203,8 +204,8 @@ void forbid_new_privileges() {
 }
 
 // Without its capability there is no keeper, and the program finds its socket closed.
-[[noreturn]] void become_keeper(int socket, Mode seccomp) {
-  close_others({static_cast<unsigned>(socket)});
+[[noreturn]] void become_keeper(const std::vector<int>& sockets, Mode seccomp) {
+  close_others({sockets.begin(), sockets.end()});
   (void)::prctl(PR_SET_NAME, name(Role::keeper), 0, 0, 0);
   (void)::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   (void)::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
@@ -213,7 +214,7 @@ void forbid_new_privileges() {
   forbid_new_privileges();
   if (seccomp != Mode::off) require(load(assemble(policy(Role::keeper), seccomp)), "load the keeper's filter");
   try {
-    tskata::keeper::keep_handles(socket);
+    tskata::keeper::keep_handles(sockets);
   } catch (const std::system_error& error) {
     std::fprintf(stderr, "tskata-jail: the keeper of handles: %s\n", error.what());
   }
@@ -221,14 +222,23 @@ void forbid_new_privileges() {
 }
 
 void start_keeper(Mode seccomp) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) fail("make the keeper's socket");
+  std::vector<int> own, keepers;
+  std::string numbers;
+  for (size_t i = 0; i < most_file_servers; ++i) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) fail("make the keeper's sockets");
+    own.push_back(ends[0]);
+    keepers.push_back(ends[1]);
+    numbers += (i == 0 ? "" : " ") + std::to_string(ends[0]);
+  }
   const pid_t child = ::fork();
   if (child < 0) fail("start the keeper of handles");
-  if (child == 0) become_keeper(ends[1], seccomp);
-  ::close(ends[1]);
-  if (::fcntl(ends[0], F_SETFD, 0) != 0) fail("hand on the keeper's socket");
-  if (::setenv("TSKATA_KEEPER_FD", std::to_string(ends[0]).c_str(), 1) != 0) fail("tell of the keeper's socket");
+  if (child == 0) become_keeper(keepers, seccomp);
+  for (const int socket : keepers) ::close(socket);
+  for (const int socket : own) {
+    if (::fcntl(socket, F_SETFD, 0) != 0) fail("hand on the keeper's sockets");
+  }
+  if (::setenv("TSKATA_KEEPER_FDS", numbers.c_str(), 1) != 0) fail("tell of the keeper's sockets");
 }
 
 void become_sandbox(const Options& options) {

@@ -265,6 +265,10 @@ constexpr auto fs_worker = std::to_array<Rule>({
 
 // Handles of files that the file server had open (keeper/protocol.h): the only list with open_by_handle_at.
 constexpr auto keeper = std::to_array<Rule>({
+    {SYS_ppoll},
+#ifdef SYS_poll
+    {SYS_poll},
+#endif
     {SYS_recvmsg},
     {SYS_sendmsg},
     {SYS_name_to_handle_at},

@@ -2,9 +2,12 @@
 #include "keeper/keeper.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <unordered_map>
@@ -124,25 +127,50 @@ void answer(int socket, const Answer& answer, const os::Descriptor& fd) {
   os::send_packet(socket, std::as_bytes(std::span(&answer, 1)), std::span(fds).first(fd ? 1 : 0));
 }
 
+struct Session {
+  os::Descriptor socket;
+  Keeper keeper;
+};
+
+// One packet. False at the session's end: the other side has closed, or does not keep to the protocol.
+bool serve_one(Session& session) {
+  os::Packet packet = os::receive_packet(session.socket.get());
+  Request request{};
+  if (packet.bytes.size() != sizeof request) return false;
+  std::memcpy(&request, packet.bytes.data(), sizeof request);
+  Answer out{};
+  Keeper::Outcome outcome;
+  try {
+    outcome = session.keeper.serve(request, packet.fds);
+    out.number = outcome.number;
+  } catch (const std::system_error& error) {
+    out.error = error.code().value();
+  }
+  if (has_answer(request.call)) answer(session.socket.get(), out, outcome.fd);
+  return true;
+}
+
+bool goes_on(Session& session) {
+  try {
+    return serve_one(session);
+  } catch (const std::system_error& error) {
+    std::fprintf(stderr, "keeper of handles: %s\n", error.what());
+    return false;
+  }
+}
+
 }  // namespace
 
-void keep_handles(int socket) {
-  Keeper keeper;
-  for (;;) {
-    os::Packet packet = os::receive_packet(socket);
-    if (packet.bytes.empty()) return;
-    Request request{};
-    if (packet.bytes.size() != sizeof request) return;
-    std::memcpy(&request, packet.bytes.data(), sizeof request);
-    Answer out{};
-    Keeper::Outcome outcome;
-    try {
-      outcome = keeper.serve(request, packet.fds);
-      out.number = outcome.number;
-    } catch (const std::system_error& error) {
-      out.error = error.code().value();
-    }
-    if (has_answer(request.call)) answer(socket, out, outcome.fd);
+void keep_handles(std::span<const int> sockets) {
+  std::vector<std::unique_ptr<Session>> sessions;
+  for (const int socket : sockets) sessions.push_back(std::make_unique<Session>(Session{os::Descriptor(socket), {}}));
+  std::vector<pollfd> waits;
+  while (!sessions.empty()) {
+    waits.clear();
+    for (const auto& session : sessions) waits.push_back({session->socket.get(), POLLIN, 0});
+    if (::poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) os::checked(-1, "poll");
+    size_t next = 0;
+    std::erase_if(sessions, [&](const auto& session) { return waits[next++].revents != 0 && !goes_on(*session); });
   }
 }
 

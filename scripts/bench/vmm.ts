@@ -71,7 +71,8 @@ function faultingKernel(): string {
 async function lifetime(driver: Driver, kernel: string, image: string): Promise<number> {
   const vsock = native().createVsock({ guestCid: 3, path: "vsock", guestPorts: [] });
   const fs = native().createFs({ root: "shared", tag: "tskata", threads: 2 });
-  const options: MachineOptions = { kernel, image, kernelParameters: [], vcpus: 1, memoryMib: 512, vsock, fs, consoleLog: "console.log" };
+  const shared = [{ tag: "tskata", device: fs }];
+  const options: MachineOptions = { kernel, image, kernelParameters: [], vcpus: 1, memoryMib: 512, vsock, shared, consoleLog: "console.log" };
   const start = process.hrtime.bigint();
   const machine = startMachine(driver, options);
   await machine.ended;

@@ -39,9 +39,10 @@ function applyOne(changed: Record<string, Section>, key: string, value: string, 
   if (target !== undefined) target[name] = sameKind(target[name], value);
 }
 
-/** Numbers and lists travel as text in an annotation; the schema then checks what comes out. */
+/** Everything travels as text in an annotation; the schema then checks what comes out. */
 function sameKind(before: unknown, value: string): unknown {
   if (typeof before === "number" && /^-?\d+$/.test(value)) return Number(value);
+  if (typeof before === "boolean" && /^(?:true|false)$/.test(value)) return value === "true";
   if (Array.isArray(before)) return value.split(/\s+/).filter((word) => word !== "");
   return value;
 }

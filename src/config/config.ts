@@ -39,6 +39,7 @@ const guestSchema = z.strictObject({
 const sandboxSchema = z.strictObject({
   log_level: z._default(logLevel, "info"),
   fs_threads: z._default(positive, 2),
+  writeback: z._default(z.boolean(), true),
   start_timeout_s: z._default(positive, 120),
   call_timeout_s: z._default(positive, 120),
   stop_timeout_s: z._default(positive, 10),

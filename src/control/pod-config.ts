@@ -21,6 +21,8 @@ const podConfigSchema = z.object({
   guestLogLevel: z.string(),
   logLevel: z.string(),
   fsThreads: z.int().check(z.minimum(1)),
+  /** Whether root filesystems have a device of their own, whose writes the guest keeps for a while. */
+  writeback: z.boolean(),
   /** From the sandbox process's first step until the guest's agent has set up the pod. */
   startTimeoutMs: z.int().check(z.minimum(1)),
   /** For each request to the agent. */

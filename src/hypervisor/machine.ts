@@ -1,6 +1,12 @@
 /** What a driver makes: a machine that runs until its end is told. */
 import type { VirtioDevice } from "../native.ts";
 
+/** A folder that the guest mounts by its tag. */
+export interface SharedFolder {
+  readonly tag: string;
+  readonly device: VirtioDevice;
+}
+
 export interface MachineOptions {
   readonly kernel: string;
   readonly image: string;
@@ -9,7 +15,7 @@ export interface MachineOptions {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly vsock: VirtioDevice;
-  readonly fs: VirtioDevice;
+  readonly shared: readonly SharedFolder[];
   /** The guest's serial console is appended here. */
   readonly consoleLog: string;
 }

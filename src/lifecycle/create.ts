@@ -9,12 +9,12 @@ import { type ContainerPaths, cgroupName, containerPaths, type Installation, ins
 import { bootId, isAlive, type ProcessRef, processRef } from "../base/process.ts";
 import { OCI_VERSION } from "../base/version.ts";
 import { applyAnnotations } from "../config/annotations.ts";
-import { loadConfig } from "../config/config.ts";
+import { type Config, loadConfig } from "../config/config.ts";
 import { cgroupPath, createCgroup, planCgroup, removeCgroup } from "../host/cgroup.ts";
 import { lock } from "../host/lock.ts";
 import { placeTrees } from "../host/trees.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
-import { guestSpec } from "../oci/guest-spec.ts";
+import { guestSpec, type PodLookup } from "../oci/guest-spec.ts";
 import { runHooks, runHooksLeniently } from "../oci/hooks.ts";
 import { joinedNamespaces, podRole } from "../oci/pod.ts";
 import { hookState } from "../oci/state.ts";
@@ -99,9 +99,9 @@ export async function createContainer(options: CreateOptions): Promise<Created> 
 async function make(work: Work): Promise<ProxyProcess> {
   const { options, bundle, undo } = work;
   await work.spans.measure("make the cgroup", () => makeCgroup(work));
-  const other = podToJoin(work);
-  const guest = guestSpec(options.id, bundle, (pid) => (other === undefined ? undefined : findByProxy(options.root, other.pod.folder, pid)));
-  const sandbox = other === undefined ? await startPod(work) : await work.spans.measure("join the pod", () => joinPod(work, other));
+  const pod = podOf(work);
+  const guest = guestSpec(options.id, bundle, pod.writeback, pod.containerOf);
+  const sandbox = await pod.enter();
 
   const size = bundle.process.consoleSize ?? (options.consoleSocket === undefined ? terminalSize() : undefined);
   const terminal = bundle.process.terminal ?? false;
@@ -194,6 +194,28 @@ interface OtherPod {
   find(): StateFile;
 }
 
+/** The pod that the container goes to. */
+interface Pod {
+  /** As it was started with. */
+  readonly writeback: boolean;
+  readonly containerOf: PodLookup;
+  enter(): Promise<PodSandbox>;
+}
+
+function podOf(work: Work): Pod {
+  const { root, config: configFile } = work.options;
+  const other = podToJoin(work);
+  if (other === undefined) {
+    const config = applyAnnotations(loadConfig(configFile), work.state.annotations);
+    return { writeback: config.sandbox.writeback, containerOf: () => undefined, enter: async () => await startPod(work, config) };
+  }
+  return {
+    writeback: other.pod.writeback ?? false,
+    containerOf: (pid) => findByProxy(root, other.pod.folder, pid),
+    enter: async () => await work.spans.measure("join the pod", () => joinPod(work, other)),
+  };
+}
+
 /** The pod that this container joins: by its annotations, or by the namespaces it names. */
 function podToJoin({ options, bundle, state }: Work): OtherPod | undefined {
   const role = podRole(options.id, state.annotations);
@@ -202,9 +224,8 @@ function podToJoin({ options, bundle, state }: Work): OtherPod | undefined {
   return named === undefined ? undefined : { pod: named.pod, find: () => readState(options.root, named.id) };
 }
 
-async function startPod(work: Work): Promise<PodSandbox> {
+async function startPod(work: Work, config: Config): Promise<PodSandbox> {
   const { options, bundle, state, files, undo, spans } = work;
-  const config = applyAnnotations(loadConfig(options.config), state.annotations);
   const pod = podPaths(state.pod.folder);
   const preparation = { id: options.id, config, files, resources: bundle.linux.resources, annotations: state.annotations, hostname: bundle.spec.hostname };
   const podConfig = await spans.measure("prepare the pod", () => preparePod(pod, preparation));
@@ -215,7 +236,8 @@ async function startPod(work: Work): Promise<PodSandbox> {
     undo.defer(async () => await endSandbox(started, options.logger));
     const { pid: sandboxPid, startTime: sandboxStartTime } = started.ref;
     const limits = { callTimeoutMs: podConfig.callTimeoutMs, stopTimeoutMs: config.sandbox.stop_timeout_s * 1000 };
-    update(work, { pod: { ...state.pod, sandboxPid, sandboxStartTime, ...limits, cgroups: state.cgroups } });
+    const { writeback } = podConfig;
+    update(work, { pod: { ...state.pod, sandboxPid, sandboxStartTime, ...limits, writeback, cgroups: state.cgroups } });
     return started;
   });
   return {

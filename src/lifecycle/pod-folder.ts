@@ -35,6 +35,7 @@ export async function preparePod(paths: PodPaths, { id, config, files, resources
     guestLogLevel: config.guest.log_level,
     logLevel: config.sandbox.log_level,
     fsThreads: config.sandbox.fs_threads,
+    writeback: config.sandbox.writeback,
     startTimeoutMs: config.sandbox.start_timeout_s * 1000,
     callTimeoutMs: config.sandbox.call_timeout_s * 1000,
     seccomp: config.sandbox.seccomp,

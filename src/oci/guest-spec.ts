@@ -3,10 +3,11 @@
  * shared tree for it.
  *
  *   host                          shared tree (host and guest)            container
- *   <bundle>/rootfs        ──►    <id>/rootfs                      ──►    /
- *   source of bind mount n ──►    <id>/mounts/<n>                  ──►    its destination
+ *   <bundle>/rootfs        ──►    cached/<id>/rootfs               ──►    /
+ *   source of bind mount n ──►    live/<id>/mounts/<n>             ──►    its destination
  *
- * The guest sees the shared tree at /run/tskata/shared. Hooks that run on the host are taken out; namespaces given as
+ * Each of the two folders is a file server's. Of `cached` the guest keeps for a while what it writes; without writeback a root filesystem is in `live`,
+ * too. The guest sees the shared tree at /run/tskata/shared. Hooks that run on the host are taken out; namespaces given as
  * paths of this host become "shared with container C of the pod", or go: the pod's network is the guest's own.
  */
 import { statSync } from "node:fs";
@@ -17,6 +18,9 @@ import { pidOfNamespace } from "./pod.ts";
 import type { Mount, Namespace, Spec } from "./spec.ts";
 
 const GUEST_SHARED = "/run/tskata/shared";
+/** Folders of the shared tree. */
+export const LIVE = "live";
+export const CACHED = "cached";
 
 /** A host tree to be cloned to `target`, relative to the shared tree. */
 export interface Placement {
@@ -40,18 +44,17 @@ export interface GuestSpec {
 /** Finds the container of the pod whose proxy has this pid. */
 export type PodLookup = (proxyPid: number) => string | undefined;
 
-export function guestSpec(id: string, bundle: Bundle, findInPod: PodLookup): GuestSpec {
+export function guestSpec(id: string, bundle: Bundle, writeback: boolean, findInPod: PodLookup): GuestSpec {
   const { spec, linux } = bundle;
-  const placements: Placement[] = [
-    { source: bundle.rootfs, target: `${id}/rootfs`, kind: "directory", recursive: true, readonly: "no", propagation: "private" },
-  ];
+  const rootfs = `${writeback ? CACHED : LIVE}/${id}/rootfs`;
+  const placements: Placement[] = [{ source: bundle.rootfs, target: rootfs, kind: "directory", recursive: true, readonly: "no", propagation: "private" }];
   const mounts = (spec.mounts ?? []).map((mount, index) => guestMount(mount, index, id, bundle.folder, placements));
   const { namespaces, shared } = guestNamespaces(linux.namespaces ?? [], findInPod);
   const { startContainer } = spec.hooks ?? {};
   return {
     spec: {
       ...spec,
-      root: { ...spec.root, path: `${GUEST_SHARED}/${id}/rootfs` },
+      root: { ...spec.root, path: `${GUEST_SHARED}/${rootfs}` },
       mounts,
       hooks: startContainer === undefined ? undefined : { startContainer },
       linux: { ...linux, namespaces },
@@ -69,7 +72,7 @@ function guestMount(mount: Mount, index: number, id: string, bundleFolder: strin
     return mount;
   }
   refuseShared(mount, index);
-  const placement = bindPlacement(mount, `${id}/mounts/${index}`, bundleFolder);
+  const placement = bindPlacement(mount, `${LIVE}/${id}/mounts/${index}`, bundleFolder);
   placements.push(placement);
   return { ...mount, source: `${GUEST_SHARED}/${placement.target}` };
 }

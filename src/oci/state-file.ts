@@ -32,6 +32,8 @@ const podSchema = z.object({
   /** sandbox.stop_timeout_s when the pod was started. */
   stopTimeoutMs: z.optional(positive),
   sandboxStartTime: z.optional(whole),
+  /** sandbox.writeback when the pod was started. */
+  writeback: z.optional(flag),
   /** Host cgroup folders made for the pod's first container, deepest first: they hold the sandbox and go with it. */
   cgroups: texts,
 });

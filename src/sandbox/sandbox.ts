@@ -1,7 +1,7 @@
 /** A pod's sandbox: devices, machine, agent, control API; its start read top-down. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentClient } from "../agent-client/agent-client.ts";
 import { within } from "../base/deadline.ts";
@@ -12,9 +12,10 @@ import type { PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
 import { type GuestMachine, guestEnd, guestSilence } from "../hypervisor/guest-end.ts";
 import { startKvm } from "../hypervisor/kvm/kvm.ts";
-import { FS_PATIENCE_US, type Machine, type MachineEnd } from "../hypervisor/machine.ts";
+import { FS_PATIENCE_US, type Machine, type MachineEnd, type SharedFolder } from "../hypervisor/machine.ts";
 import { startQemu } from "../hypervisor/qemu/qemu.ts";
 import { native, type VirtioDevice } from "../native.ts";
+import { CACHED, LIVE } from "../oci/guest-spec.ts";
 import { AGENT_PORT, SandboxService, STDIO_PORT } from "../protocols/agent-service.ts";
 import { type CheckResponse, ContainersService } from "../protocols/generated/agent.ts";
 import { ControlService } from "../protocols/generated/control.ts";
@@ -28,7 +29,6 @@ import type { Log } from "./log.ts";
 /** Any number but 0, 1, 2: one guest has one device. */
 const GUEST_CID = 3;
 const VSOCK = "vsock.sock";
-const SHARED_TAG = "tskata";
 const CONSOLE = "console.log";
 /** What a kernel says before a panic for want of memory is long. */
 const PANIC_LINES = 200;
@@ -37,11 +37,27 @@ const KILL_GRACE_MS = 2000;
 /** Of the host's, replayed by one call: the agent does nothing else meanwhile. */
 const CHANGES_AT_ONCE = 256;
 
-/** The socket that tskata-jail has left to this process: of the keeper of the file server's handles. */
-function keeperSocket(): number | undefined {
-  const fd = process.env["TSKATA_KEEPER_FD"];
-  delete process.env["TSKATA_KEEPER_FD"];
-  return fd === undefined ? undefined : Number(fd);
+/** The sockets that tskata-jail has left to this process: of the keeper of the file servers' handles, one for each that there may be. */
+function keeperSockets(): number[] {
+  const fds = process.env["TSKATA_KEEPER_FDS"];
+  delete process.env["TSKATA_KEEPER_FDS"];
+  return fds === undefined ? [] : fds.split(" ").map(Number);
+}
+
+/** The file servers of the pod's shared tree (src/oci/guest-spec.ts). */
+function createFileServers({ fsThreads: threads, hypervisor, writeback }: PodConfig): { live: SharedFolder; cached: SharedFolder | undefined } {
+  const patienceUs = FS_PATIENCE_US[hypervisor.driver === "qemu" ? hypervisor.accelerator : "kvm"];
+  const [keeperFd, cachedKeeperFd] = keeperSockets();
+  const share = writeback ? 0.5 : 1;
+  const serve = (folder: string, tag: string, keeper: number | undefined, writesBack: boolean): SharedFolder => {
+    const root = `shared/${folder}`;
+    mkdirSync(root, { recursive: true, mode: 0o755 });
+    return { tag, device: native().createFs({ root, tag, threads, patienceUs, keeperFd: keeper, writeback: writesBack, share }) };
+  };
+  const live = serve(LIVE, "tskata", keeperFd, false);
+  if (writeback) return { live, cached: serve(CACHED, "tskata-cached", cachedKeeperFd, true) };
+  if (cachedKeeperFd !== undefined) native().closeFd(cachedKeeperFd);
+  return { live, cached: undefined };
 }
 
 export class Sandbox {
@@ -51,7 +67,8 @@ export class Sandbox {
   readonly #events = new EventLog();
   readonly #handoffs: Handoffs;
   readonly #vsock: VirtioDevice;
-  readonly #fs: VirtioDevice;
+  readonly #live: SharedFolder;
+  readonly #cached: SharedFolder | undefined;
   readonly #agent: AgentClient;
   readonly #containers: Containers;
   #machine: Machine | undefined;
@@ -66,9 +83,9 @@ export class Sandbox {
     this.#spans.writeTo("spans.jsonl");
     this.#handoffs = new Handoffs("handoff.sock");
     this.#vsock = native().createVsock({ guestCid: GUEST_CID, path: VSOCK, guestPorts: [AGENT_PORT, STDIO_PORT] });
-    const { hypervisor } = config;
-    const patienceUs = FS_PATIENCE_US[hypervisor.driver === "qemu" ? hypervisor.accelerator : "kvm"];
-    this.#fs = native().createFs({ root: "shared", tag: SHARED_TAG, threads: config.fsThreads, patienceUs, keeperFd: keeperSocket() });
+    const { live, cached } = createFileServers(config);
+    this.#live = live;
+    this.#cached = cached;
     this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
     this.#containers = new Containers({
       agent: this.#agent,
@@ -113,7 +130,8 @@ export class Sandbox {
 
   #startMachine(): Machine {
     const { hypervisor, jail, seccomp, kernel, image, kernelParameters, vcpus, memoryMib } = this.#config;
-    const options = { kernel, image, kernelParameters, vcpus, memoryMib, vsock: this.#vsock, fs: this.#fs, consoleLog: CONSOLE };
+    const shared = this.#cached === undefined ? [this.#live] : [this.#live, this.#cached];
+    const options = { kernel, image, kernelParameters, vcpus, memoryMib, vsock: this.#vsock, shared, consoleLog: CONSOLE };
     const machine =
       hypervisor.driver === "kvm"
         ? startKvm(hypervisor.device, options)
@@ -160,7 +178,8 @@ export class Sandbox {
         hostname: this.#config.hostname,
         realtimeNs: BigInt(Date.now()) * 1_000_000n,
         entropy: randomBytes(ENTROPY_BYTES),
-        sharedTag: SHARED_TAG,
+        liveTag: this.#live.tag,
+        cachedTag: this.#cached?.tag ?? "",
         logLevel: this.#config.guestLogLevel,
       },
       this.#config.startTimeoutMs,
@@ -171,7 +190,7 @@ export class Sandbox {
   async #relayChanges(): Promise<void> {
     try {
       for (;;) {
-        const changes = await native().hostChanges(this.#fs, CHANGES_AT_ONCE);
+        const changes = await native().hostChanges(this.#live.device, CHANGES_AT_ONCE);
         await this.#agent.call(SandboxService.replayChanges, { changes });
       }
     } catch (error) {

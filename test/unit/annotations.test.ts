@@ -68,6 +68,15 @@ test("an option that isn't there is an error, also with everything allowed", (t)
   }
 });
 
+test("a boolean is the file's word for it", (t) => {
+  for (const [value, expected] of [
+    ["true", true],
+    ["false", false],
+  ] as const) {
+    t.is(applyAnnotations(everything, { "io.tskata.sandbox.writeback": value }).sandbox.writeback, expected);
+  }
+});
+
 test("what is allowed can't be changed by an annotation", (t) => {
   t.throws(() => applyAnnotations(everything, { "io.tskata.annotations.allowed": ".*" }), failure("invalid", /there is no such option$/));
 });
@@ -78,6 +87,7 @@ test("the value is checked as in the file", (t) => {
     ["guest.default_vcpus", "two", 'guest.default_vcpus: expected a number, found "two"'],
     ["guest.default_vcpus", "1.5", 'guest.default_vcpus: expected a number, found "1.5"'],
     ["guest.default_vcpus", "", 'guest.default_vcpus: expected a number, found ""'],
+    ["sandbox.writeback", "no", 'sandbox.writeback: expected a boolean, found "no"'],
     ["guest.kernel", "k", 'guest.kernel: expected an absolute path, found "k"'],
     ["guest.log_level", "loud", 'guest.log_level: expected "trace", "debug", "info", "warn" or "error", found "loud"'],
   ];

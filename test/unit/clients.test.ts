@@ -45,6 +45,7 @@ for (const [client, count] of [
         guestSpec(
           "box",
           loadBundle(folder, (warning) => warnings.push(warning)),
+          true,
           () => "other",
         );
       const refused = REFUSED[`${client} ${name}`];

@@ -82,7 +82,8 @@ test("types are the schema's", (t) => {
     } else if (choices !== null) {
       for (const choice of choices) t.true(takes(row, choice), `${name} = ${choice}`);
       t.false(takes(row, "another"), name);
-    } else if (row.type === "path") t.true(takes(row, "/x") && !takes(row, "x"), name);
+    } else if (row.type === "boolean") t.true(takes(row, true) && takes(row, false) && !takes(row, "true"), name);
+    else if (row.type === "path") t.true(takes(row, "/x") && !takes(row, "x"), name);
     else if (row.type === "list") t.true(takes(row, ["x"]) && !takes(row, "x"), name);
     else t.true(row.type === "text" && takes(row, "x") && !takes(row, 1), `${name}: ${row.type}`);
   }

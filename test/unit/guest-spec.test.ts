@@ -11,12 +11,13 @@ import { failure, temporaryFolder, writeBundle } from "./helpers.ts";
 const SHARED = "/run/tskata/shared";
 const nobody: PodLookup = () => undefined;
 
-function make(folder: string, change: (spec: Spec) => void = () => {}, findInPod: PodLookup = nobody): GuestSpec {
+function make(folder: string, change: (spec: Spec) => void = () => {}, findInPod: PodLookup = nobody, writeback = true): GuestSpec {
   const spec = specTemplate({ rootless: false, uid: 0, gid: 0 });
   change(spec);
   return guestSpec(
     "box",
     loadBundle(writeBundle(folder, spec), () => {}),
+    writeback,
     findInPod,
   );
 }
@@ -29,10 +30,13 @@ test("the root filesystem is placed, and the config points at it in the guest", 
   const folder = temporaryFolder(t);
   const { spec, placements, sharedNamespaces } = make(folder, (changed) => Object.assign(changed.root ?? {}, { readonly: true }));
   t.deepEqual(placements, [
-    { source: join(folder, "rootfs"), target: "box/rootfs", kind: "directory", recursive: true, readonly: "no", propagation: "private" },
+    { source: join(folder, "rootfs"), target: "cached/box/rootfs", kind: "directory", recursive: true, readonly: "no", propagation: "private" },
   ]);
-  t.deepEqual(spec.root, { path: `${SHARED}/box/rootfs`, readonly: true });
+  t.deepEqual(spec.root, { path: `${SHARED}/cached/box/rootfs`, readonly: true });
   t.deepEqual(sharedNamespaces, {});
+  const through = make(folder, () => {}, nobody, false);
+  t.is(through.placements[0]?.target, "live/box/rootfs", "without writeback it is where volumes are");
+  t.is(through.spec.root?.path, `${SHARED}/live/box/rootfs`);
 });
 
 test("mounts the guest makes itself stay as they are", (t) => {
@@ -59,12 +63,12 @@ test("binds of folders and files are placed under their index", (t) => {
     ];
   });
   t.deepEqual(placements.slice(1), [
-    { source: data, target: "box/mounts/1", kind: "directory", recursive: true, readonly: "no", propagation: "private" },
-    { source: join(folder, "hosts"), target: "box/mounts/2", kind: "file", recursive: false, readonly: "top", propagation: "private" },
+    { source: data, target: "live/box/mounts/1", kind: "directory", recursive: true, readonly: "no", propagation: "private" },
+    { source: join(folder, "hosts"), target: "live/box/mounts/2", kind: "file", recursive: false, readonly: "top", propagation: "private" },
   ]);
   t.deepEqual(spec.mounts?.slice(1), [
-    { destination: "/data", type: "none", source: `${SHARED}/box/mounts/1`, options: ["rbind", "rw"] },
-    { destination: "/etc/hosts", type: "bind", source: `${SHARED}/box/mounts/2`, options: ["ro"] },
+    { destination: "/data", type: "none", source: `${SHARED}/live/box/mounts/1`, options: ["rbind", "rw"] },
+    { destination: "/etc/hosts", type: "bind", source: `${SHARED}/live/box/mounts/2`, options: ["ro"] },
   ]);
 });
 

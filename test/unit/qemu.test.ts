@@ -6,7 +6,11 @@ import { type QemuOptions, qemuArguments } from "../../src/hypervisor/qemu/comma
 const device = { kind: "fs", close: () => {} } as const;
 const options: QemuOptions = {
   ...{ kernel: "/k,1", image: "/i,2", kernelParameters: ["quiet"], vcpus: 3, memoryMib: 256, consoleLog: "console.log" },
-  ...{ vsock: { ...device, kind: "vsock" }, fs: device, accelerator: "tcg", tscKhz: 0, sockets: { vsock: "v,s", fs: "f" } },
+  ...{ vsock: { ...device, kind: "vsock" }, accelerator: "tcg", tscKhz: 0, sockets: { vsock: "v,s", shared: ["f", "g,"] } },
+  shared: [
+    { tag: "live", device },
+    { tag: "cached", device },
+  ],
 };
 
 function valuesOf(args: readonly string[], name: string): string[] {
@@ -26,6 +30,13 @@ test("the console is QEMU's stdout, which is read: a file that QEMU writes would
   t.true(valuesOf(args, "-chardev").includes("stdio,id=console,signal=off"));
   t.deepEqual(valuesOf(args, "-serial"), ["chardev:console"]);
   t.false(args.join(" ").includes(options.consoleLog));
+});
+
+test("each shared folder is a device by its own socket", (t) => {
+  const args = qemuArguments(options);
+  const folders = valuesOf(args, "-device").flatMap((words) => /^vhost-user-fs-device,chardev=(\w+),tag=(\w+),/.exec(words)?.slice(1).join(" ") ?? []);
+  t.deepEqual(folders, ["fs0 live", "fs1 cached"]);
+  for (const socket of ["socket,id=fs0,path=f", "socket,id=fs1,path=g,,"]) t.true(valuesOf(args, "-chardev").includes(socket), socket);
 });
 
 test("every device has a slot of its own, and the kernel is told of each", (t) => {

@@ -93,9 +93,24 @@ test.before("the pod: two containers with volumes in common", async (t) => {
 // -- the same as the host ----------------------------------------------------------------------------------------------------
 
 const CASES = [
-  ..."links renames unlinked tmpfile names opens permissions append direct seek fallocate shift copies large maps".split(" "),
+  ..."links renames unlinked tmpfile names opens permissions append direct seek unsynced fallocate shift copies large maps".split(" "),
   ..."xattrs capabilities trusted acls times birth setid locks folders special syncs filesystem ioctls".split(" "),
 ];
+
+/** Holes are data up to the end, by SEEK_DATA and SEEK_HOLE. */
+function withoutHoles(text: string): string {
+  return text.replace(/^size (\d+) (blocks \d+)\n(?:data .*\n)*no data from \d+: ENXIO$/gm, (_, size: string, blocks: string) => {
+    const all = size === "0" ? "" : `data 0 to ${size}\n`;
+    return `size ${size} ${blocks}\n${all}no data from ${size}: ENXIO`;
+  });
+}
+
+/** What is otherwise on a root filesystem, whose writes the guest keeps back. */
+const DIFFERENT_ON_ROOT: Readonly<Record<string, (host: string) => string>> = {
+  seek: withoutHoles,
+  fallocate: withoutHoles,
+  shift: withoutHoles,
+};
 
 /** What is otherwise in a guest, by its nature: lines of the host's that read differently. Reasons: docs/files.md. */
 const DIFFERENT: Readonly<Record<string, (host: string) => string>> = {
@@ -141,7 +156,7 @@ for (const name of CASES) {
   test.serial(`${name}: as on the host`, (t) => {
     const expected = (DIFFERENT[name] ?? ((text) => text))(told.host.get(name) ?? "");
     const lines = (text: string | undefined): string[] => (text ?? "").trimEnd().split("\n");
-    t.deepEqual(lines(told.rootfs.get(name)), lines(expected), "root filesystem");
+    t.deepEqual(lines(told.rootfs.get(name)), lines((DIFFERENT_ON_ROOT[name] ?? ((text) => text))(expected)), "root filesystem");
     t.deepEqual(lines(told.volume.get(name)), lines(expected), "volume");
   });
 }
@@ -338,7 +353,7 @@ test.serial("the root filesystem: what the guest may keep is right again after f
   t.regex(await watcher.look(), /new before$/);
   writeFileSync(file, "afterwards");
   await new Promise((wake) => setTimeout(wake, 6000));
-  t.is(await watcher.look(), "kept afterwards (10) mapped afte new afterwards");
+  t.is(await watcher.look(), "kept before (6) mapped befo new afterwards", "by its name; who has it open keeps what it was");
   await watcher.end();
 });
 

@@ -118,7 +118,7 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
   const names = new Set(threads.map(({ name }) => name));
   const devices = driver() === "kvm" ? ["device", "starter", "vcpu 0"] : ["vhost-user"];
   for (const name of ["fs", "vsock", "descriptors", ...devices]) t.true(names.has(name), `there is a thread ${name}: ${[...names].join(" ")}`);
-  t.is(threads.filter(({ name }) => name === "fs").length, 3, "one for requests that go first, two by default");
+  t.is(threads.filter(({ name }) => name === "fs").length, 6, "of each of two servers one for requests that go first, two by default");
   for (const thread of hypervisor === sandbox ? [] : threadsOf(hypervisor)) {
     t.deepEqual(capabilitiesOf(thread), capabilities(NOTHING), `hypervisor: ${thread.name}`);
     t.is(thread.status["NoNewPrivs"], "1");

@@ -60,7 +60,7 @@ function boot(t: ExecutionContext, script: string): Guest {
     vcpus: 2,
     memoryMib: 256,
     vsock: own(native().createVsock({ guestCid: 3, path: join(folder, "vsock"), guestPorts: [] })),
-    fs: own(native().createFs({ root: join(folder, "shared"), tag: "tskata", threads: 1 })),
+    shared: [{ tag: "tskata", device: own(native().createFs({ root: join(folder, "shared"), tag: "tskata", threads: 1 })) }],
     consoleLog: log,
   });
   let over: string | undefined;

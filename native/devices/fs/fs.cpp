@@ -24,7 +24,7 @@ FsOptions checked_options(FsOptions options) {
 
 FsDevice::FsDevice(FsOptions options)
     : options_(checked_options(std::move(options))),
-      server_(options_.root, std::move(options_.keeper), options_.descriptor_budget),
+      server_({options_.root, std::move(options_.keeper), options_.descriptor_budget, options_.writeback, options_.share}),
       registered_(static_cast<ptrdiff_t>(1 + options_.threads)) {
   for (size_t index = 0; index < services_.size(); ++index) {
     for (size_t i = 0; i < thread_count(index); ++i) threads_.emplace_back([this, index] { run_worker(index); });

@@ -23,6 +23,8 @@ struct FsOptions {
   os::Descriptor keeper{};  // see inode_table.h
   size_t descriptor_budget = InodeTable::default_budget;
   std::chrono::microseconds patience{};  // virtio::QueueReader
+  bool writeback = false;                // server.h
+  double share = 1;                      // of what a process's file servers may hold: inode_table.h
 };
 
 class FsDevice final : public virtio::Device {

@@ -46,6 +46,17 @@ Way& best(std::vector<Way>& ways) {
 
 uint64_t device_of(const struct statx& attributes) { return makedev(attributes.stx_dev_major, attributes.stx_dev_minor); }
 
+constexpr double nodes_part = 0.5;
+constexpr double handles_part = 0.25;
+
+size_t part_of(size_t most, double share) { return static_cast<size_t>(static_cast<double>(most) * share); }
+
+Stamp stamp_of(const struct statx& attributes, uint64_t changes) { return {changes, attributes.stx_size, attributes.stx_mtime}; }
+
+bool is_as_then(const Stamp& then, const struct statx& now) {
+  return then.size == now.stx_size && then.modified.tv_sec == now.stx_mtime.tv_sec && then.modified.tv_nsec == now.stx_mtime.tv_nsec;
+}
+
 // A folder is one node a mount, anything else one however it was found.
 NodeFacts::Key key_of(const struct statx& attributes) {
   return {device_of(attributes), attributes.stx_ino, S_ISDIR(attributes.stx_mode) ? attributes.stx_mnt_id : 0};
@@ -59,7 +70,13 @@ size_t descriptor_share(size_t most, double part) {
   return std::min(most, static_cast<size_t>(static_cast<double>(limit.rlim_cur) * part));
 }
 
-InodeTable::InodeTable(os::Descriptor root, os::Descriptor keeper, size_t budget) : keeper_(std::move(keeper)), budget_(std::min(budget, limit_)) {
+InodeTable::InodeTable(Options options)
+    : keeper_(std::move(options.keeper)),
+      writeback_(options.writeback),
+      most_nodes_(part_of(max_inodes, options.share)),
+      limit_(descriptor_share(most_nodes_, nodes_part * options.share)),
+      budget_(std::min(options.budget, limit_)) {
+  os::Descriptor root = std::move(options.root);
   const struct statx attributes = attributes_of(root.get());
   const uint64_t device = device_of(attributes);
   const NodeFacts facts{root_id, S_IFDIR, device, guest_number(device, attributes.stx_ino), {}};
@@ -117,7 +134,7 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   make_room();
   if (const auto found = by_key_.find(key); found != by_key_.end()) {
     Inode& known = *found->second;
-    if (is_still(known, way)) {
+    if (is_still(known, way) && !changed_by_host(known, way, attributes)) {
       ++known.lookups;
       known.used = true;
       if (policy == Policy::shared) known.policy = policy;
@@ -130,9 +147,10 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
     }
     by_key_.erase(found);
   }
-  if (descriptors_ >= limit_ || by_id_.size() >= max_inodes) fail(ENFILE);
+  if (descriptors_ >= limit_ || by_id_.size() >= most_nodes_) fail(ENFILE);
   const NodeFacts facts{next_id_++, static_cast<mode_t>(attributes.stx_mode & S_IFMT), device, number, key};
   const auto inode = std::make_shared<Inode>(facts, policy, std::move(way));
+  inode->stamp = stamp_of(attributes, 0);
   by_key_[key] = inode;
   by_id_[inode->id] = inode;
   opened_one(*inode);
@@ -162,6 +180,18 @@ bool InodeTable::is_still(Inode& inode, const Way& way) {
   first.path = way.path;
   opened_one(inode);
   return true;
+}
+
+// Of a file that the guest's kernel believes its own word about. Two changes of the same moment are taken for the guest's.
+bool InodeTable::changed_by_host(Inode& inode, const Way& way, const struct statx& seen) const {
+  if (!writeback_ || inode.type != S_IFREG || inode.writers > 0 || is_as_then(inode.stamp, seen)) return false;
+  // Looked at between the two counts: what `seen` says may be older than the stamp.
+  const uint64_t before = inode.changes;
+  const struct statx now = attributes_of(way.path->get());
+  const bool guests = inode.changing > 0 || inode.changes != inode.stamp.changes;
+  const bool same = is_as_then(inode.stamp, now);
+  inode.stamp = stamp_of(now, before);
+  return !same && !guests;
 }
 
 const PathRef& InodeTable::opened(Inode& inode, Way& way) {
@@ -241,6 +271,8 @@ void InodeTable::clear() {
   descriptors_ = 0;
   by_id_[root_id] = root_;
 }
+
+HandleTable::HandleTable(double share) : limit_(descriptor_share(part_of(max_handles, share), handles_part * share)) {}
 
 uint64_t HandleTable::add(HandleRef handle) {
   const std::unique_lock lock(mutex_);

@@ -4,6 +4,10 @@
 // (second chance), and opened again by the file's handle (keeper/protocol.h). Where there is no keeper, or a filesystem has no handles, as many
 // are open as the process may have, and then it is ENFILE. Kept open are: nodes with an open file, and those without a name, which nothing
 // else might hold.
+//
+// Where the guest writes back (server.h) its kernel believes the size of a file that it knows, and asks no more. A file that the host has changed
+// under its name is therefore told as another node: one that no process of the guest has open for writing, and that the guest has not changed
+// itself since. Who has the old one open keeps seeing that.
 #pragma once
 #include <sys/stat.h>
 
@@ -56,19 +60,46 @@ struct NodeFacts {
   Key key;
 };
 
+// A file as it was when there had been so many changes of the guest's.
+struct Stamp {
+  uint64_t changes = 0;
+  uint64_t size = 0;
+  statx_timestamp modified{};
+};
+
 struct Inode : NodeFacts {
   Inode(NodeFacts facts, Policy first, Way way) : NodeFacts(std::move(facts)), policy(first), ways{std::move(way)} {}
 
   std::atomic<Policy> policy;         // shared once any way to it is
   std::atomic<bool> used = true;      // since the turn was here last
   std::atomic<bool> watched = false;  // by host_watch.h
+  // Of this node's requests: those that change the file or its times, under way and done; open files for writing.
+  std::atomic<unsigned> changing = 0;
+  std::atomic<uint64_t> changes = 0;
+  std::atomic<unsigned> writers = 0;
   // Guarded by the table.
+  Stamp stamp{};
   std::vector<Way> ways;
   uint64_t lookups = 1;
   std::list<Inode*>::iterator turn{};
   bool has_turn = false;
 };
 using InodeRef = std::shared_ptr<Inode>;
+
+// For the life of the object the guest is changing the file.
+class Changing {
+ public:
+  explicit Changing(Inode& inode) : inode_(inode) { ++inode_.changing; }
+  ~Changing() {
+    ++inode_.changes;  // first: whoever sees it as not under way sees that it was
+    --inode_.changing;
+  }
+  Changing(const Changing&) = delete;
+  Changing& operator=(const Changing&) = delete;
+
+ private:
+  Inode& inode_;
+};
 
 // Descriptors that the guest may hold of the process's: beyond `part` of the limit it gets ENFILE, and the pod's sockets still find some.
 size_t descriptor_share(size_t most, double part);
@@ -80,7 +111,15 @@ class InodeTable {
   static constexpr size_t max_ways = 16;
   static constexpr size_t default_budget = 32'768;
 
-  explicit InodeTable(os::Descriptor root, os::Descriptor keeper = {}, size_t budget = default_budget);
+  struct Options {
+    os::Descriptor root;
+    os::Descriptor keeper{};
+    size_t budget = default_budget;
+    bool writeback = false;
+    double share = 1;  // of max_inodes and of the process's descriptors
+  };
+
+  explicit InodeTable(Options options);
 
   // Throws ESTALE as std::system_error for an id the guest was never given.
   InodeRef get(uint64_t id) const;
@@ -114,6 +153,7 @@ class InodeTable {
 
   const PathRef& opened(Inode& inode, Way& way);
   bool is_still(Inode& inode, const Way& way);
+  bool changed_by_host(Inode& inode, const Way& way, const struct statx& seen) const;
   void opened_one(Inode& inode);
   void make_room();
   Closing close(const InodeRef& inode);
@@ -126,7 +166,9 @@ class InodeTable {
   keeper::Client keeper_;
   std::list<Inode*> turns_;  // nodes that may be closed
   size_t descriptors_ = 0;
-  const size_t limit_ = descriptor_share(max_inodes, 0.5);
+  const bool writeback_;
+  const size_t most_nodes_;
+  const size_t limit_;
   const size_t budget_;
   uint64_t next_id_ = root_id + 1;
   InodeRef root_;
@@ -134,9 +176,21 @@ class InodeTable {
 
 // An open file or folder of the guest.
 struct Handle {
+  Handle() = default;
+  ~Handle() {
+    if (writes) --inode->writers;
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  void count_writer() {
+    writes = true;
+    ++inode->writers;
+  }
+
   os::Descriptor fd;
   os::Descriptor direct;  // the same with O_DIRECT, where the guest opened it so
   InodeRef inode;
+  bool writes = false;
   std::mutex directory;  // readdir of one handle is serial
   int64_t offset = 0;
 };
@@ -146,6 +200,9 @@ class HandleTable {
  public:
   static constexpr size_t max_handles = 500'000;
 
+  // `share` as the table of nodes has it.
+  explicit HandleTable(double share = 1);
+
   uint64_t add(HandleRef handle);
   HandleRef get(uint64_t id) const;  // throws EBADF
   void remove(uint64_t id);
@@ -154,7 +211,7 @@ class HandleTable {
  private:
   mutable std::shared_mutex mutex_;
   std::unordered_map<uint64_t, HandleRef> handles_;
-  const size_t limit_ = descriptor_share(max_handles, 0.25);
+  const size_t limit_;
   uint64_t next_ = 1;
 };
 

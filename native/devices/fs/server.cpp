@@ -52,9 +52,13 @@ int sync_mount(int top, const std::string& point) {
 
 }  // namespace
 
-Server::Server(const std::string& root, os::Descriptor keeper, size_t descriptor_budget)
-    : inodes_(os::Descriptor(os::checked(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), "open shared tree")), std::move(keeper),
-              descriptor_budget) {}
+Server::Server(ServerOptions options)
+    : writeback_(options.writeback),
+      inodes_({os::Descriptor(os::checked(::open(options.root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), "open shared tree")),
+               std::move(options.keeper), options.descriptor_budget, options.writeback, options.share}),
+      handles_(options.share) {
+  if (!writeback_) watch_.emplace();
+}
 
 void Server::prepare_thread() {
   os::checked(::unshare(CLONE_FS), "unshare");
@@ -64,7 +68,7 @@ void Server::prepare_thread() {
 }
 
 void Server::reset() {
-  watch_.clear();
+  if (watch_) watch_->clear();
   replays_.clear();
   handles_.clear();
   inodes_.clear();
@@ -110,8 +114,8 @@ Server::Operation Server::operation(uint32_t opcode) {
     case FUSE_GETXATTR: return &Server::getxattr;
     case FUSE_LISTXATTR: return &Server::listxattr;
     case FUSE_REMOVEXATTR: return &Server::removexattr;
-    // FLUSH and ACCESS are answered ENOSYS once and not asked again: close() has nothing to write back here, and permissions are
-    // checked by the guest's kernel. Locks and ioctls stay in the guest.
+    // FLUSH and ACCESS are answered ENOSYS once and not asked again: what close() has to write back are WRITEs, which come before the FLUSH would,
+    // and permissions are checked by the guest's kernel. Locks and ioctls stay in the guest.
     default: return nullptr;
   }
 }
@@ -150,7 +154,8 @@ size_t Server::init(Request& request) {
   out.max_readahead = in.max_readahead;
   const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_DONT_MASK | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS |
                           FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_POSIX_ACL |
-                          FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT;
+                          FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT |
+                          (writeback_ ? FUSE_WRITEBACK_CACHE : 0);
   out.flags = in.flags & wanted;
   out.flags2 = flags2 & 0;
   out.max_background = 128;
@@ -184,8 +189,10 @@ size_t Server::statfs(Request& request) {
   return request.reply(out);
 }
 
-// The guest's kernel names the root whatever file its caller named: everything that is mounted in the tree is meant.
+// The guest's kernel names the root whatever file its caller named: everything that is mounted in the tree is meant. The agent's own is about what
+// the guest had not written back, and that has come before this: it waits for no disk. (That it is the agent's is the guest's word.)
 size_t Server::syncfs(Request& request) {
+  if (writeback_ && of_agent(request)) return request.reply_empty();
   const InodeRef inode = inodes_.get(request.header().nodeid);
   const PathRef top = inodes_.path(*inode);
   os::checked(::syncfs(reopen(*inode, O_RDONLY).get()), "syncfs");

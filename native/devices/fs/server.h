@@ -9,6 +9,11 @@
 //
 // Locks stay in the guest's kernel (no FUSE_POSIX_LOCKS): one VM is all the users a pod's tree has. A file that several containers see
 // is one node (inode_table.h), so that they hold between these.
+//
+// With `writeback` (FUSE_WRITEBACK_CACHE) the guest's kernel keeps what is written until a file is closed or synced, or for a while, and then
+// believes its own sizes and times: for a tree whose files are the guest's alone. It reads what it writes in part by whichever open file of the inode
+// it likes, and writes by any: so every file that is open for writing is open for reading, too. A hole's place is not told (LSEEK), since the server
+// does not know of what was written into it.
 #pragma once
 #include <atomic>
 #include <optional>
@@ -22,10 +27,17 @@
 
 namespace tskata::devices::fs {
 
+struct ServerOptions {
+  std::string root;
+  os::Descriptor keeper{};  // see inode_table.h; none where it is empty
+  size_t descriptor_budget = InodeTable::default_budget;
+  bool writeback = false;
+  double share = 1;  // of what this process's file servers may hold
+};
+
 class Server {
  public:
-  // `keeper`: see inode_table.h; none where it is empty.
-  explicit Server(const std::string& root, os::Descriptor keeper = {}, size_t descriptor_budget = InodeTable::default_budget);
+  explicit Server(ServerOptions options);
 
   // Prepares the calling thread for serving: an umask of its own, and capabilities that survive setfsuid.
   static void prepare_thread();
@@ -34,7 +46,7 @@ class Server {
   size_t serve(std::span<const iovec> readable, std::span<const iovec> writable);
 
   // The host's next changes to what the guest knows of volumes, once there are some. The guest's agent is asked to replay them, and what it does for
-  // that is answered without an effect (replays.h).
+  // that is answered without an effect (replays.h). Never, where the guest writes back: such a tree has no volumes.
   void next_changes(size_t most, HostWatch::Report report);
 
   // The guest is gone or starts anew.
@@ -86,7 +98,7 @@ class Server {
   size_t removexattr(Request& request);
 
   // replays
-  bool replays_for(const Request& request) const;
+  bool of_agent(const Request& request) const;
   fuse_entry_out lookup_node(const std::string& number);
   fuse_entry_out entry_again(const InodeRef& inode);
   fuse_entry_out replayed_lookup(const Change& change, uint64_t folder, const std::string& name);
@@ -107,15 +119,17 @@ class Server {
   size_t remove_name(Request& request, int flags);
   size_t rename_with(Request& request, uint64_t new_parent, unsigned flags);
   os::Descriptor reopen(Inode& inode, int flags);
+  int host_flags(uint32_t flags) const;
   size_t reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd);
   fuse_open_out open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode);
 
+  const bool writeback_;
   const os::OwnDescriptors own_;
   InodeTable inodes_;
   HandleTable handles_;
   Replays replays_;
   std::atomic<bool> initialised_ = false;
-  HostWatch watch_;  // last: its thread ends before what it reports to
+  std::optional<HostWatch> watch_;  // last: its thread ends before what it reports to
 };
 
 }  // namespace tskata::devices::fs

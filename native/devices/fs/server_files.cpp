@@ -11,13 +11,6 @@ namespace tskata::devices::fs {
 
 namespace {
 
-// Flags of the guest's open that mean something on the host. O_NOFOLLOW would stop at /proc's link; creation has its own calls. O_APPEND
-// and O_DIRECT come with each request: fcntl changes them, and what the guest's cache writes back has neither.
-int host_flags(uint32_t flags) {
-  constexpr uint32_t kept = O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC | O_NOATIME | O_LARGEFILE;
-  return static_cast<int>(flags & kept);
-}
-
 int descriptor_for(const Handle& handle, uint32_t flags) { return (flags & O_DIRECT) != 0 && handle.direct ? handle.direct.get() : handle.fd.get(); }
 
 // fs/fcntl.h values of the guest are x86's; an arm64 guest on an arm64 host agrees with itself likewise.
@@ -28,25 +21,36 @@ size_t moved(ssize_t result, const char* call) {
 
 }  // namespace
 
+// Flags of the guest's open that mean something on the host. O_NOFOLLOW would stop at /proc's link; creation has its own calls. O_APPEND
+// and O_DIRECT come with each request: fcntl changes them, and what the guest's cache writes back has neither.
+int Server::host_flags(uint32_t flags) const {
+  constexpr uint32_t kept = O_TRUNC | O_SYNC | O_DSYNC | O_NOATIME | O_LARGEFILE;
+  const uint32_t access = flags & O_ACCMODE;
+  return static_cast<int>((flags & kept) | (writeback_ && access == O_WRONLY ? O_RDWR : access));
+}
+
 fuse_open_out Server::open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode) {
   fuse_open_out out{};
   auto handle = std::make_shared<Handle>();
   if ((flags & O_DIRECT) != 0) {
-    handle->direct = own_.open(fd.get(), static_cast<int>(flags & O_ACCMODE) | O_DIRECT);
+    handle->direct = own_.open(fd.get(), (host_flags(flags) & O_ACCMODE) | O_DIRECT);
   }
   // A file of the container's own stays in the guest's cache from one open to the next; a volume's is read anew.
   if (inode->policy == Policy::exclusive) out.open_flags |= inode->type == S_IFDIR ? FOPEN_CACHE_DIR : FOPEN_KEEP_CACHE;
   handle->fd = std::move(fd);
   handle->inode = std::move(inode);
+  if (handle->inode->type == S_IFREG && (flags & O_ACCMODE) != O_RDONLY) handle->count_writer();
   out.fh = handles_.add(std::move(handle));
   return out;
 }
 
 size_t Server::open(Request& request) {
   const auto in = request.take<fuse_open_in>();
-  if (replays_for(request) && replays_.opens(request.header().nodeid)) return request.reply(fuse_open_out{replayed_handle, 0, 0});
+  if (of_agent(request) && replays_.opens(request.header().nodeid)) return request.reply(fuse_open_out{replayed_handle, 0, 0});
   InodeRef inode = inodes_.get(request.header().nodeid);
   os::Descriptor fd;
+  std::optional<Changing> changing;
+  if ((in.flags & O_TRUNC) != 0) changing.emplace(*inode);
   try {
     fd = reopen(*inode, host_flags(in.flags));
   } catch (const std::system_error& error) {
@@ -95,7 +99,9 @@ size_t Server::reply_created(Request& request, const fuse_entry_out& entry, cons
   out.entry = entry;
   try {
     InodeRef inode = inodes_.get(entry.nodeid);
+    std::optional<Changing> changing;
     if (!fd) {
+      if ((in.flags & O_TRUNC) != 0) changing.emplace(*inode);
       fd = reopen(*inode, host_flags(in.flags));
       if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) remove_set_id_bits(fd.get(), request.header());
     }
@@ -121,6 +127,7 @@ size_t Server::write(Request& request) {
   if (in.offset > INT64_MAX) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
   const std::vector<iovec> pieces = request.pieces(in.size);
+  const Changing changing(*handle->inode);
   // What the cache writes back goes to its place whichever open file it goes by.
   const bool at_end = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
   const ssize_t put = ::pwritev2(descriptor_for(*handle, in.flags), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset),
@@ -149,12 +156,14 @@ size_t Server::fallocate(Request& request) {
   const auto in = request.take<fuse_fallocate_in>();
   if (in.offset > INT64_MAX || in.length > INT64_MAX) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
+  const Changing changing(*handle->inode);
   os::checked(::fallocate(handle->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)), "fallocate");
   remove_set_id_bits_unless_root(handle->fd.get(), request.header());
   return request.reply_empty();
 }
 
 size_t Server::lseek(Request& request) {
+  if (writeback_) return request.reply_error(ENOSYS);  // then the guest's kernel takes all up to the end for data
   const auto in = request.take<fuse_lseek_in>();
   if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) throw malformed();
   const HandleRef handle = handles_.get(in.fh);
@@ -171,6 +180,7 @@ size_t Server::copy_file_range(Request& request) {
   off_t source = static_cast<off_t>(in.off_in);
   off_t target = static_cast<off_t>(in.off_out);
   fuse_write_out out{};
+  const Changing changing(*to->inode);
   // The reply's count has 32 bits; the guest asks again for what is left.
   const size_t length = std::min<uint64_t>(in.len, 1u << 30);
   const ssize_t copied = ::copy_file_range(from->fd.get(), &source, to->fd.get(), &target, length, 0);

@@ -131,22 +131,23 @@ const fuse_entry_out& Server::noted(const Inode& parent, const std::string& name
 
 // A volume's folders, and a volume that is a file. What files of a folder go through the folder tells.
 void Server::watch(Inode& inode, uint64_t mount, const Inode& folder) {
+  if (!watch_) return;
   const bool top = folder.policy == Policy::mounts;
   if (inode.type != S_IFDIR && !(top && inode.type == S_IFREG)) return;
-  if (!inode.watched.exchange(true)) watch_.add(inode.id, mount, inodes_.path(inode)->get(), top);
+  if (!inode.watched.exchange(true)) watch_->add(inode.id, mount, inodes_.path(inode)->get(), top);
 }
 
 void Server::forget_node(uint64_t id, uint64_t count) {
   const InodeRef gone = inodes_.forget(id, count);
   if (!gone) return;
   replays_.forget(id);
-  if (gone->watched) watch_.remove(id, gone->ways.front().path ? gone->ways.front().path->get() : -1);
+  if (gone->watched) watch_->remove(id, gone->ways.front().path ? gone->ways.front().path->get() : -1);
 }
 
 size_t Server::lookup(Request& request) {
   const std::string name = request.take_name();
   const uint64_t folder = request.header().nodeid;
-  if (replays_for(request)) {
+  if (of_agent(request)) {
     if (folder == InodeTable::root_id && name.starts_with(node_name)) return request.reply(lookup_node(name.substr(node_name.size())));
     if (const auto change = replays_.looked_up(folder, name)) return request.reply(replayed_lookup(*change, folder, name));
   }
@@ -188,7 +189,7 @@ size_t Server::getattr(Request& request) {
   const InodeRef inode = inodes_.get(request.header().nodeid);
   if ((in.getattr_flags & FUSE_GETATTR_FH) != 0) return request.reply(attributes_reply(*inode, handles_.get(in.fh)->fd.get()));
   fuse_attr_out out = attributes_reply(*inode, inodes_.path(*inode)->get());
-  if (replays_for(request)) out.attr.nlink = std::max(out.attr.nlink, 1u);  // of a file whose removal is replayed later
+  if (of_agent(request)) out.attr.nlink = std::max(out.attr.nlink, 1u);  // of a file whose removal is replayed later
   return request.reply(out);
 }
 
@@ -199,6 +200,7 @@ size_t Server::setattr(Request& request) {
   const PathRef held = inodes_.path(*inode);
   const int path = held->get();
   const HandleRef handle = (in.valid & FATTR_FH) != 0 ? handles_.get(in.fh) : nullptr;
+  const Changing changing(*inode);
   // Owner before mode: a change of owner clears set-id bits that the mode may set anew.
   if ((in.valid & (FATTR_UID | FATTR_GID)) != 0) {
     const uid_t uid = (in.valid & FATTR_UID) != 0 ? in.uid : static_cast<uid_t>(-1);
@@ -250,7 +252,7 @@ size_t Server::mknod(Request& request) {
   const auto in = request.take<fuse_mknod_in>();
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
-  if (replays_for(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, false);
+  if (of_agent(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, false);
   {
     const Caller caller(request.header(), in.umask);
     os::checked(::mknodat(inodes_.path(*parent)->get(), name.c_str(), in.mode, host_device(in.rdev)), "mknodat");
@@ -262,7 +264,7 @@ size_t Server::mkdir(Request& request) {
   const auto in = request.take<fuse_mkdir_in>();
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
-  if (replays_for(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, true);
+  if (of_agent(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, true);
   {
     const Caller caller(request.header(), in.umask);
     os::checked(::mkdirat(inodes_.path(*parent)->get(), name.c_str(), in.mode), "mkdirat");
@@ -276,7 +278,7 @@ size_t Server::rmdir(Request& request) { return remove_name(request, AT_REMOVEDI
 
 size_t Server::remove_name(Request& request, int flags) {
   const std::string name = request.take_name();
-  if (replays_for(request) && replays_.take(ChangeKind::remove, request.header().nodeid, name)) return request.reply_empty();
+  if (of_agent(request) && replays_.take(ChangeKind::remove, request.header().nodeid, name)) return request.reply_empty();
   os::checked(::unlinkat(inodes_.path(*inodes_.get(request.header().nodeid))->get(), name.c_str(), flags), "unlinkat");
   return request.reply_empty();
 }
@@ -284,7 +286,7 @@ size_t Server::remove_name(Request& request, int flags) {
 size_t Server::rename_with(Request& request, uint64_t new_parent, unsigned flags) {
   const std::string from = request.take_name();
   const std::string to = request.take_name();
-  if (replays_for(request) && replays_.take(ChangeKind::rename, request.header().nodeid, from)) return request.reply_empty();
+  if (of_agent(request) && replays_.take(ChangeKind::rename, request.header().nodeid, from)) return request.reply_empty();
   const InodeRef source = inodes_.get(request.header().nodeid);
   const InodeRef target = inodes_.get(new_parent);
   const PathRef old_folder = inodes_.path(*source);

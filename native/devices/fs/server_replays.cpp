@@ -16,13 +16,14 @@ constexpr uint32_t agent_pid = 1;
 }  // namespace
 
 void Server::next_changes(size_t most, HostWatch::Report report) {
-  watch_.next(most, [this, report = std::move(report)](std::vector<Change> changes) {
-    replays_.announce(changes);
-    report(std::move(changes));
-  });
+  if (watch_)
+    watch_->next(most, [this, report = std::move(report)](std::vector<Change> changes) {
+      replays_.announce(changes);
+      report(std::move(changes));
+    });
 }
 
-bool Server::replays_for(const Request& request) const { return request.header().pid == agent_pid; }
+bool Server::of_agent(const Request& request) const { return request.header().pid == agent_pid; }
 
 // As it was before the change: a name that is to come is not there, one that is to go is.
 fuse_entry_out Server::replayed_lookup(const Change& change, uint64_t folder, const std::string& name) {

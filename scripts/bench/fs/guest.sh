@@ -17,10 +17,11 @@ mount_it() {
   local at=/mnt/$1
   mkdir -p "$at" "$(folder_of "$1")"
   case $1 in
-    ours | volume | before)
+    ours | through | volume | before)
       mount -t virtiofs "$1" "$at"
       # As the agent does (agent/init/mounts.ts).
       [ "$1" = before ] || echo 1024 >"/sys/class/bdi/$(mountpoint -d "$at")/read_ahead_kb"
+      [ "$1" != ours ] || echo 100 >"/sys/class/bdi/$(mountpoint -d "$at")/max_ratio"
       if [ "$1" = volume ]; then at+=/bench/mounts/0; else at+=/bench/rootfs; fi
       ;;
     9p) mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576,cache=mmap 9p "$at" ;;
@@ -28,6 +29,12 @@ mount_it() {
   esac
   mount --bind "$at" "$(folder_of "$1")"
 }
+
+# What is written may wait: as the agent has it, and so for all.
+echo 50 >/proc/sys/vm/dirty_expire_centisecs
+echo 50 >/proc/sys/vm/dirty_writeback_centisecs
+echo $((64 << 20)) >/proc/sys/vm/dirty_bytes
+echo $((16 << 20)) >/proc/sys/vm/dirty_background_bytes
 
 unmount_it() { umount "$(folder_of "$1")" "/mnt/$1"; }
 

@@ -1,8 +1,8 @@
-/** A pod's file server by itself: server.ts FOLDER TAG SOCKET THREADS PATIENCE. Runs until it is killed. */
+/** A pod's file server by itself: server.ts FOLDER TAG SOCKET THREADS PATIENCE WRITEBACK. Runs until it is killed. */
 import { native } from "../../../src/native.ts";
 
-const [root = "", tag = "", socket = "", threads = "", patience = ""] = process.argv.slice(2);
-const fs = native().createFs({ root, tag, threads: Number(threads), patienceUs: Number(patience) });
+const [root = "", tag = "", socket = "", threads = "", patience = "", writeback = ""] = process.argv.slice(2);
+const fs = native().createFs({ root, tag, threads: Number(threads), patienceUs: Number(patience), writeback: writeback === "true" });
 const { ended } = native().serveVhostUser(fs, socket);
 // A server that is waited for keeps no event loop alive.
 setInterval(() => {}, 60_000);

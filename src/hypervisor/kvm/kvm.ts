@@ -14,7 +14,7 @@ export function startKvm(kvm: string, options: MachineOptions): Machine {
     image: options.image,
     vcpus: options.vcpus,
     memoryMib: options.memoryMib,
-    devices: [options.vsock, options.fs, native().createRng(), native().createBalloon()],
+    devices: [options.vsock, ...options.shared.map(({ device }) => device), native().createRng(), native().createBalloon()],
     placeholders: PLACEHOLDERS,
     console: { log: options.consoleLog },
     commandLine: (own) => kernelCommandLine("/dev/pmem0", ["rootflags=dax=always", ...own], options.kernelParameters),

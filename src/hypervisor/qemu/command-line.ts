@@ -6,7 +6,7 @@ export interface QemuOptions extends MachineOptions {
   /** Frequency of the time stamp counter under TCG, 0 when it is not known. */
   readonly tscKhz: number;
   /** vhost-user sockets of our devices, relative to the working folder. */
-  readonly sockets: { readonly vsock: string; readonly fs: string };
+  readonly sockets: { readonly vsock: string; readonly shared: readonly string[] };
 }
 
 /** What the model has and TCG does not emulate: it would be missing all the same, after a warning a piece for each pod's log. */
@@ -23,11 +23,11 @@ const MMIO_SIZE = 512;
 const MMIO_IRQ_BASE = 5;
 
 export function qemuArguments(options: QemuOptions): string[] {
-  const { accelerator, sockets } = options;
+  const { accelerator, shared, sockets } = options;
   const devices = [
     "virtio-blk-device,drive=image",
     "vhost-user-vsock-device,chardev=vsock",
-    "vhost-user-fs-device,chardev=fs,tag=tskata,queue-size=1024",
+    ...shared.map(({ tag }, index) => `vhost-user-fs-device,chardev=fs${index},tag=${tag},queue-size=1024`),
     "virtio-rng-device",
     "virtio-balloon-device,free-page-reporting=on",
   ];
@@ -45,7 +45,7 @@ export function qemuArguments(options: QemuOptions): string[] {
     ...["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
     ...["-drive", `id=image,file=${escapeCommas(options.image)},format=raw,if=none,readonly=on,file.locking=off`],
     ...["-chardev", `socket,id=vsock,path=${escapeCommas(sockets.vsock)}`],
-    ...["-chardev", `socket,id=fs,path=${escapeCommas(sockets.fs)}`],
+    ...sockets.shared.flatMap((path, index) => ["-chardev", `socket,id=fs${index},path=${escapeCommas(path)}`]),
     ...devices.flatMap((device, slot) => ["-device", `${device},bus=virtio-mmio-bus.${slot}`]),
   ];
 }

@@ -17,7 +17,7 @@ export interface QemuDriver {
   readonly log: string;
 }
 
-const SOCKETS = { vsock: "vsock.vhost", fs: "fs.vhost" };
+const VSOCK_SOCKET = "vsock.vhost";
 
 /** -no-reboot: a guest that restarts, powers off or has a triple fault makes QEMU exit with 0. */
 function qemuEnd(code: number | null, signal: NodeJS.Signals | null): MachineEnd {
@@ -26,8 +26,12 @@ function qemuEnd(code: number | null, signal: NodeJS.Signals | null): MachineEnd
 }
 
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
-  const servers = [native().serveVhostUser(options.vsock, SOCKETS.vsock), native().serveVhostUser(options.fs, SOCKETS.fs)];
-  const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets: SOCKETS });
+  const sockets = { vsock: VSOCK_SOCKET, shared: options.shared.map(({ tag }) => `${tag}.vhost`) };
+  const servers = [
+    native().serveVhostUser(options.vsock, sockets.vsock),
+    ...options.shared.map(({ device, tag }) => native().serveVhostUser(device, `${tag}.vhost`)),
+  ];
+  const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets });
   const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
   const ended = new Promise<MachineEnd>((done) => {
     child.once("error", (error) => done({ by: "hypervisor", what: `qemu could not be started: ${error.message}` }));

@@ -99,9 +99,11 @@ export interface CreateSandboxRequest {
   realtimeNs: bigint;
   entropy: Uint8Array;
   sysctls: ReadonlyMap<string, string>;
-  /** virtio-fs tag of the shared tree; the agent mounts it at /run/tskata/shared. */
-  sharedTag: string;
+  /** virtio-fs tag of what is shared with the host as it changes; the agent mounts it at /run/tskata/shared/live. */
+  liveTag: string;
   logLevel: string;
+  /** Of the trees whose writes the guest may keep, at /run/tskata/shared/cached; empty where there are none. */
+  cachedTag: string;
 }
 
 export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<CreateSandboxRequest>(
@@ -112,8 +114,9 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
     if (message.realtimeNs !== undefined && message.realtimeNs !== 0n) writer.tag(24).uint64(message.realtimeNs);
     if (message.entropy !== undefined && message.entropy.length > 0) writer.tag(34).bytes(message.entropy);
     if (message.sysctls !== undefined) writer.stringMap(42, message.sysctls);
-    if (message.sharedTag !== undefined && message.sharedTag !== "") writer.tag(50).string(message.sharedTag);
+    if (message.liveTag !== undefined && message.liveTag !== "") writer.tag(50).string(message.liveTag);
     if (message.logLevel !== undefined && message.logLevel !== "") writer.tag(58).string(message.logLevel);
+    if (message.cachedTag !== undefined && message.cachedTag !== "") writer.tag(66).string(message.cachedTag);
   },
   (reader) => {
     let hostnameValue = "";
@@ -121,8 +124,9 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
     let realtimeNsValue = 0n;
     let entropyValue: Uint8Array = NO_BYTES;
     const sysctlsValue = new Map<string, string>();
-    let sharedTagValue = "";
+    let liveTagValue = "";
     let logLevelValue = "";
+    let cachedTagValue = "";
     for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
       switch (tag) {
         case 10:
@@ -141,16 +145,19 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
           reader.stringEntry(sysctlsValue);
           break;
         case 50:
-          sharedTagValue = reader.string();
+          liveTagValue = reader.string();
           break;
         case 58:
           logLevelValue = reader.string();
+          break;
+        case 66:
+          cachedTagValue = reader.string();
           break;
         default:
           reader.skipField(tag);
       }
     }
-    return { hostname: hostnameValue, dns: dnsValue, realtimeNs: realtimeNsValue, entropy: entropyValue, sysctls: sysctlsValue, sharedTag: sharedTagValue, logLevel: logLevelValue } satisfies CreateSandboxRequest;
+    return { hostname: hostnameValue, dns: dnsValue, realtimeNs: realtimeNsValue, entropy: entropyValue, sysctls: sysctlsValue, liveTag: liveTagValue, logLevel: logLevelValue, cachedTag: cachedTagValue } satisfies CreateSandboxRequest;
   },
 );
 
