@@ -194,6 +194,14 @@ bool InodeTable::changed_by_host(Inode& inode, const Way& way, const struct stat
   return !same && !guests;
 }
 
+void InodeTable::stamp(Inode& inode, int fd) const {
+  if (!writeback_ || inode.type != S_IFREG) return;
+  const uint64_t before = inode.changes;
+  const struct statx now = attributes_of(fd);
+  const std::unique_lock lock(mutex_);
+  inode.stamp = stamp_of(now, before);
+}
+
 const PathRef& InodeTable::opened(Inode& inode, Way& way) {
   if (!way.path) {
     make_room();
@@ -289,13 +297,13 @@ HandleRef HandleTable::get(uint64_t id) const {
   return found->second;
 }
 
-void HandleTable::remove(uint64_t id) {
-  HandleRef last;
+HandleRef HandleTable::remove(uint64_t id) {
   const std::unique_lock lock(mutex_);
   const auto found = handles_.find(id);
   if (found == handles_.end()) fail(EBADF);
-  last = std::move(found->second);
+  HandleRef last = std::move(found->second);
   handles_.erase(found);
+  return last;
 }
 
 void HandleTable::clear() {

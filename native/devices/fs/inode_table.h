@@ -6,8 +6,8 @@
 // else might hold.
 //
 // Where the guest writes back (server.h) its kernel believes the size of a file that it knows, and asks no more. A file that the host has changed
-// under its name is therefore told as another node: one that no process of the guest has open for writing, and that the guest has not changed
-// itself since. Who has the old one open keeps seeing that.
+// is therefore told as another node, once nobody in the guest has it open for writing: one that is not as the guest's last change has left it. Who
+// has the old one open keeps seeing that.
 #pragma once
 #include <sys/stat.h>
 
@@ -136,6 +136,8 @@ class InodeTable {
   InodeRef remember_again(const struct statx& attributes, Policy policy);
   // Counts one more lookup of a node; none where the guest does not know it.
   InodeRef recall(uint64_t id);
+  // The guest has changed the file and is done, for now.
+  void stamp(Inode& inode, int fd) const;
   // The node, when this was the last the guest knew of it.
   InodeRef forget(uint64_t id, uint64_t count);
   void clear();
@@ -205,7 +207,7 @@ class HandleTable {
 
   uint64_t add(HandleRef handle);
   HandleRef get(uint64_t id) const;  // throws EBADF
-  void remove(uint64_t id);
+  HandleRef remove(uint64_t id);
   void clear();
 
  private:

@@ -116,6 +116,7 @@ class Server {
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
   fuse_attr_out attributes_reply(const Inode& inode, int fd);
   size_t read_directory(Request& request, bool plus);
+  void change_attributes(const Request& request, const fuse_setattr_in& in, Inode& inode, int path);
   size_t remove_name(Request& request, int flags);
   size_t rename_with(Request& request, uint64_t new_parent, unsigned flags);
   os::Descriptor reopen(Inode& inode, int flags);

@@ -139,8 +139,10 @@ size_t Server::write(Request& request) {
 }
 
 size_t Server::release(Request& request) {
-  const uint64_t handle = request.take<fuse_release_in>().fh;
-  if (handle != replayed_handle) handles_.remove(handle);
+  const uint64_t number = request.take<fuse_release_in>().fh;
+  if (number == replayed_handle) return request.reply_empty();
+  const HandleRef handle = handles_.remove(number);
+  if (handle->writes) inodes_.stamp(*handle->inode, handle->fd.get());
   return request.reply_empty();
 }
 

@@ -197,10 +197,15 @@ size_t Server::setattr(Request& request) {
   const auto in = request.take<fuse_setattr_in>();
   if ((in.valid & FATTR_MTIME) != 0 && in.mtime == replayed_time) return replayed_setattr(request);
   const InodeRef inode = inodes_.get(request.header().nodeid);
-  const PathRef held = inodes_.path(*inode);
-  const int path = held->get();
+  const PathRef path = inodes_.path(*inode);
+  change_attributes(request, in, *inode, path->get());
+  if ((in.valid & (FATTR_SIZE | FATTR_MTIME)) != 0) inodes_.stamp(*inode, path->get());
+  return request.reply(attributes_reply(*inode, path->get()));
+}
+
+void Server::change_attributes(const Request& request, const fuse_setattr_in& in, Inode& inode, int path) {
   const HandleRef handle = (in.valid & FATTR_FH) != 0 ? handles_.get(in.fh) : nullptr;
-  const Changing changing(*inode);
+  const Changing changing(inode);
   // Owner before mode: a change of owner clears set-id bits that the mode may set anew.
   if ((in.valid & (FATTR_UID | FATTR_GID)) != 0) {
     const uid_t uid = (in.valid & FATTR_UID) != 0 ? in.uid : static_cast<uid_t>(-1);
@@ -208,12 +213,12 @@ size_t Server::setattr(Request& request) {
     os::checked(::fchownat(path, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW), "fchownat");
   }
   if ((in.valid & FATTR_MODE) != 0) {
-    if (inode->type == S_IFLNK) throw std::system_error(EOPNOTSUPP, std::generic_category());
+    if (inode.type == S_IFLNK) throw std::system_error(EOPNOTSUPP, std::generic_category());
     os::checked(::fchmodat(own_.folder(), os::OwnDescriptors::name(path).c_str(), in.mode & 07777, 0), "fchmodat");
   }
   if ((in.valid & FATTR_SIZE) != 0) {
     if (in.size > INT64_MAX) throw malformed();
-    const os::Descriptor opened = handle ? os::Descriptor() : reopen(*inode, O_WRONLY);
+    const os::Descriptor opened = handle ? os::Descriptor() : reopen(inode, O_WRONLY);
     const int fd = handle ? handle->fd.get() : opened.get();
     os::checked(::ftruncate(fd, static_cast<off_t>(in.size)), "ftruncate");
     if ((in.valid & FATTR_KILL_SUIDGID) != 0) remove_set_id_bits(fd, request.header());
@@ -226,7 +231,6 @@ size_t Server::setattr(Request& request) {
     else if ((in.valid & FATTR_MTIME) != 0) times[1] = {static_cast<time_t>(in.mtime), static_cast<long>(in.mtimensec)};
     os::checked(::utimensat(path, "", times.data(), AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW), "utimensat");
   }
-  return request.reply(attributes_reply(*inode, path));
 }
 
 size_t Server::readlink(Request& request) {
