@@ -9,6 +9,7 @@ import { join, relative } from "node:path";
 import { TskataError } from "../../src/base/errors.ts";
 import { native } from "../../src/native.ts";
 import type { Resources } from "../../src/oci/spec.ts";
+import { boundDirty } from "../init/mounts.ts";
 import { deviceProgram } from "./device-filter.ts";
 import { cgroupWrites } from "./resources.ts";
 
@@ -53,6 +54,8 @@ export class Cgroup {
   apply(resources: Resources): void {
     if (resources.memory?.checkBeforeUpdate === true) this.#checkMemory(resources.memory.limit);
     for (const { file, value } of cgroupWrites(resources)) this.#write(file, value);
+    const { limit = 0 } = resources.memory ?? {};
+    if (limit > 0) boundDirty(limit);
   }
 
   update(resources: Resources): void {

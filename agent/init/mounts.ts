@@ -51,9 +51,10 @@ export function mountShared(tag: string, target: string): void {
 
 /** How long what was written may wait, and how often the kernel looks for what has waited: so the host has it after a second. */
 const DIRTY_CENTISECS = 50;
-/** Most that may wait: what is lost if the machine dies, and what whoever waits for all of it waits for. A sixteenth of the memory in small machines. */
-const MOST_DIRTY_BYTES = 64 * 1024 * 1024;
-const DIRTY_PART = 16;
+/** Most that may wait, in large machines: what is lost if the machine dies, and what whoever waits for all of it waits for. */
+const MOST_DIRTY_BYTES = 16 * 1024 * 1024;
+const DIRTY_PART_OF_MACHINE = 16;
+const DIRTY_PART_OF_CONTAINER = 4;
 
 /**
  * One whose writes the guest keeps for a while (native/devices/fs/server.h). The kernel lets a FUSE filesystem have 1 % of what may wait, for a server
@@ -61,16 +62,24 @@ const DIRTY_PART = 16;
  */
 export function mountCached(tag: string, target: string): void {
   mountShared(tag, target);
-  const most = Math.min(MOST_DIRTY_BYTES, Math.floor(totalmem() / DIRTY_PART));
-  for (const [name, value] of Object.entries({
-    dirty_expire_centisecs: DIRTY_CENTISECS,
-    dirty_writeback_centisecs: DIRTY_CENTISECS,
-    dirty_bytes: most,
-    dirty_background_bytes: Math.floor(most / 4),
-  })) {
-    writeFileSync(`/proc/sys/vm/${name}`, String(value));
-  }
+  for (const name of ["dirty_expire_centisecs", "dirty_writeback_centisecs"]) writeFileSync(`/proc/sys/vm/${name}`, String(DIRTY_CENTISECS));
+  setMostDirty(Math.min(MOST_DIRTY_BYTES, Math.floor(totalmem() / DIRTY_PART_OF_MACHINE)));
   writeFileSync(`/sys/class/bdi/${deviceOf(target)}/max_ratio`, "100");
+}
+
+/**
+ * For a cgroup of this memory limit. FUSE's pages are not written back cgroup by cgroup: the kernel lets a small one fill with pages that wait, finds nothing in it
+ * to reclaim, and kills.
+ */
+export function boundDirty(memoryLimit: number): void {
+  const most = Math.floor(memoryLimit / DIRTY_PART_OF_CONTAINER);
+  if (isMounted(CACHED) && most < Number(readFileSync("/proc/sys/vm/dirty_bytes", "utf8"))) setMostDirty(most);
+}
+
+function setMostDirty(bytes: number): void {
+  const page = 4096;
+  writeFileSync("/proc/sys/vm/dirty_background_bytes", String(Math.max(2 * page, Math.floor(bytes / 4))));
+  writeFileSync("/proc/sys/vm/dirty_bytes", String(Math.max(4 * page, bytes)));
 }
 
 /**
