@@ -176,7 +176,7 @@ async function startServers(folder: string, trees: string, patienceUs: number, c
       tag,
       socket,
       THREADS,
-String(patienceUs),
+      String(patienceUs),
       String(tag === "ours"),
     ]);
   }

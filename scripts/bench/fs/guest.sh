@@ -33,8 +33,8 @@ mount_it() {
 # What is written may wait: as the agent has it, and so for all.
 echo 50 >/proc/sys/vm/dirty_expire_centisecs
 echo 50 >/proc/sys/vm/dirty_writeback_centisecs
-echo $((64 << 20)) >/proc/sys/vm/dirty_bytes
-echo $((16 << 20)) >/proc/sys/vm/dirty_background_bytes
+echo $((16 << 20)) >/proc/sys/vm/dirty_bytes
+echo $((4 << 20)) >/proc/sys/vm/dirty_background_bytes
 
 unmount_it() { umount "$(folder_of "$1")" "/mnt/$1"; }
 
