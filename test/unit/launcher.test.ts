@@ -130,7 +130,7 @@ test("past its time a startContainer hook is ended; one that leaves a child in t
   const [slow, leaves] = await runs(
     t,
     ["echo ran", withHooks({ script: "sleep 60 & wait", timeout: 1 })],
-    ["pidof sleep >/dev/null && echo ran", withHooks({ script: "sleep 60 &", timeout: 30 })],
+    ["pidof sleep >/dev/null && echo ran", withHooks({ script: "sleep 60 & until pidof sleep >/dev/null; do :; done", timeout: 30 })],
   );
   t.is(slow?.error, "error running startContainer hook #0 (/bin/sh): hook ran past specified timeout of 1.0s");
   t.deepEqual(leaves, { printed: "ran\n", waitStatus: 0 });
