@@ -16,7 +16,7 @@ const PACKAGES = [
   ...["linux-source-6.1", "flex", "bison", "bc", "libelf-dev", "libssl-dev", "xz-utils"], // guest kernel
   ...["erofs-utils", "binutils"], // guest image
   ...["qemu-system-x86"], // hypervisor; testbed, with virtiofsd of its qemu-system-common
-  ...["busybox-static", "debootstrap", "runc", "python3-minimal", "util-linux"], // first run, tests, testbed
+  ...["busybox-static", "debootstrap", "runc", "python3-minimal", "util-linux", "e2fsprogs"], // first run, tests, testbed
 ];
 
 /**
