@@ -1,6 +1,7 @@
 /** What PID 1 must mount before anything else can be: the kernel's filesystems, /dev, tmpfs where files are written, cgroup v2. */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { totalmem } from "node:os";
+import { CACHED as CACHED_FOLDER, GUEST_SHARED, LIVE as LIVE_FOLDER } from "../../src/base/shared-tree.ts";
 import { native } from "../../src/native.ts";
 import { log } from "../log.ts";
 
@@ -32,9 +33,9 @@ export function mountEarly(): void {
   mkdirSync("/run/tskata/copy-up", { recursive: true });
 }
 
-/** The folders of the shared tree, as src/oci/guest-spec.ts has them. */
-export const LIVE = "/run/tskata/shared/live";
-export const CACHED = "/run/tskata/shared/cached";
+/** Where the folders of the shared tree are mounted. */
+export const LIVE = `${GUEST_SHARED}/${LIVE_FOLDER}`;
+export const CACHED = `${GUEST_SHARED}/${CACHED_FOLDER}`;
 
 /**
  * How far ahead of a reader the kernel reads: as much as one request of the file server's can hold (native/devices/fs/server.cpp, max_write). A request

@@ -13,14 +13,10 @@
 import { statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { TskataError } from "../base/errors.ts";
+import { CACHED, GUEST_SHARED, LIVE } from "../base/shared-tree.ts";
 import { type Bundle, HOST_NETWORK } from "./bundle.ts";
 import { pidOfNamespace } from "./pod.ts";
 import type { Mount, Namespace, Spec } from "./spec.ts";
-
-const GUEST_SHARED = "/run/tskata/shared";
-/** Folders of the shared tree. */
-export const LIVE = "live";
-export const CACHED = "cached";
 
 /** A host tree to be cloned to `target`, relative to the shared tree. */
 export interface Placement {

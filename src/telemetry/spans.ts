@@ -23,7 +23,7 @@ export interface Span {
 const MOST_BYTES = 256 * 1024;
 
 /** The parts that are kept, oldest first: what the pod began with, the part before the present one, the present one. */
-export function spanFiles(file: string): string[] {
+export function spanFiles(file: string): [first: string, before: string, present: string] {
   return [`${file}.first`, `${file}.before`, file];
 }
 
@@ -100,7 +100,7 @@ export class SpanRecorder {
 
 /** Two writers that do so at once take a part away from `before`, nothing else. */
 function turnOver(file: string): void {
-  const [first = file, before = file] = spanFiles(file);
+  const [first, before] = spanFiles(file);
   renameSync(file, existsSync(first) ? before : first);
 }
 

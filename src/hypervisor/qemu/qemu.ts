@@ -4,7 +4,7 @@ import { closeSync, openSync } from "node:fs";
 import { TskataError } from "../../base/errors.ts";
 import { native, type VirtioDevice } from "../../native.ts";
 import { GUEST_RESTARTED } from "../../vmm/endings.ts";
-import type { Machine, MachineEnd, MachineOptions } from "../machine.ts";
+import type { Machine, MachineEnd, MachineOptions, SharedFolder } from "../machine.ts";
 import { qemuArguments } from "./command-line.ts";
 
 export interface QemuDriver {
@@ -18,6 +18,7 @@ export interface QemuDriver {
 }
 
 const VSOCK_SOCKET = "vsock.vhost";
+const socketOf = ({ tag }: SharedFolder): string => `${tag}.vhost`;
 
 /** -no-reboot: a guest that restarts, powers off or has a triple fault makes QEMU exit with 0. */
 function qemuEnd(code: number | null, signal: NodeJS.Signals | null): MachineEnd {
@@ -26,10 +27,10 @@ function qemuEnd(code: number | null, signal: NodeJS.Signals | null): MachineEnd
 }
 
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
-  const sockets = { vsock: VSOCK_SOCKET, shared: options.shared.map(({ tag }) => `${tag}.vhost`) };
+  const sockets = { vsock: VSOCK_SOCKET, shared: options.shared.map(socketOf) };
   const servers = [
     native().serveVhostUser(options.vsock, sockets.vsock),
-    ...options.shared.map(({ device, tag }) => native().serveVhostUser(device, `${tag}.vhost`)),
+    ...options.shared.map((folder) => native().serveVhostUser(folder.device, socketOf(folder))),
   ];
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets });
   const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
