@@ -186,6 +186,8 @@ export interface Native {
   createVsock(options: { guestCid: number; path: string; guestPorts: number[] }): VirtioDevice;
   /** Connects to a guest port through the device itself, no socket file: one end of a unix socketpair. */
   connectVsock(device: VirtioDevice, port: number): Promise<number>;
+  /** The machine has ended: who waits for the guest's driver, or comes to, is refused at once (ENOTCONN; sockets close). */
+  guestHasGone(vsock: VirtioDevice): void;
   /**
    * virtio-fs over the folder `root`. `patienceUs`: how long a thread looks for the guest's next request before it waits for the notification (native/
    * virtio/queue_workers.h). `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h. `writeback`: the guest's kernel keeps

@@ -225,6 +225,13 @@ Napi::Value connect_vsock(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value guest_has_gone(const Napi::CallbackInfo& info) {
+  return guarded(info, [&](Napi::Env env) {
+    device_as<devices::vsock::VsockDevice>(info[0], "vsock")->guest_has_gone();
+    return env.Undefined();
+  });
+}
+
 Napi::Value change_value(Napi::Env env, const devices::fs::Change& change) {
   const auto name = [env](const std::string& text) { return Napi::Buffer<char>::Copy(env, text.data(), text.size()); };
   const Napi::Object out = Napi::Object::New(env);
@@ -279,6 +286,7 @@ void export_devices(Napi::Env env, Napi::Object exports) {
   exports.Set("setBalloonTarget", Napi::Function::New<set_balloon_target>(env, "setBalloonTarget"));
   exports.Set("balloonActual", Napi::Function::New<balloon_actual>(env, "balloonActual"));
   exports.Set("connectVsock", Napi::Function::New<connect_vsock>(env, "connectVsock"));
+  exports.Set("guestHasGone", Napi::Function::New<guest_has_gone>(env, "guestHasGone"));
   exports.Set("tscKhz", Napi::Function::New<tsc_khz>(env, "tscKhz"));
   exports.Set("serveVhostUser", Napi::Function::New<serve_vhost_user>(env, "serveVhostUser"));
 }

@@ -221,17 +221,32 @@ void direct_socket() {
   expect(host_reads(host, 1) == "y", "data to the host, with no line before it");
 }
 
+// A stream that the host opens without a socket file.
+class Call {
+ public:
+  explicit Call(VsockDevice& device) {
+    std::array<int, 2> pair;
+    os::checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), "socketpair");
+    ours_.reset(pair[0]);
+    const auto told = std::make_shared<std::promise<int>>();
+    error_ = told->get_future();
+    device.connect(9, Descriptor(pair[1]), [told](int error, uint32_t) { told->set_value(error); });
+  }
+  int error() { return error_.get(); }
+  const Descriptor& socket() const { return ours_; }
+
+ private:
+  Descriptor ours_;
+  std::future<int> error_;
+};
+
 void connect_by_call() {
   Guest guest;
-  std::array<int, 2> pair;
-  os::checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), "socketpair");
-  const Descriptor ours(pair[0]);
-  std::promise<int> connected;
-  guest.device().connect(9, Descriptor(pair[1]), [&](int error, uint32_t) { connected.set_value(error); });
+  Call call(guest.device());
   answer_request(guest, 9);
-  expect(connected.get_future().get() == 0, "connected");
+  expect(call.error() == 0, "connected");
   guest.send(op_rw, "z");
-  expect(host_reads(ours, 1) == "z", "data to the host");
+  expect(host_reads(call.socket(), 1) == "z", "data to the host");
 }
 
 void bad_connect_line() {
@@ -265,16 +280,12 @@ void refused_by_guest() {
 
 void refused_call() {
   Guest guest;
-  std::array<int, 2> pair;
-  os::checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), "socketpair");
-  const Descriptor ours(pair[0]);
-  std::promise<int> connected;
-  guest.device().connect(9, Descriptor(pair[1]), [&](int error, uint32_t) { connected.set_value(error); });
+  Call call(guest.device());
   const Packet request = guest.receive(op_request);
   guest.from = 9;
   guest.to = request.header.src_port;
   guest.send(op_rst);
-  expect(connected.get_future().get() == ECONNREFUSED, "the error is ECONNREFUSED");
+  expect(call.error() == ECONNREFUSED, "the error is ECONNREFUSED");
 }
 
 void data_both_ways() {
@@ -610,6 +621,41 @@ void reset_closes() {
   expect(host_reads(host, 1).empty(), "connections end with it");
 }
 
+void data_outlives_the_front_end() {
+  Guest guest;
+  const Descriptor host = guest.open();
+  const std::string data = pattern(device_space);
+  for (size_t sent = 0; sent < data.size(); sent += 32 * 1024) guest.send(op_rw, data.substr(sent, 32 * 1024));
+  guest.front().disconnect();
+  guest.front().ended();
+  expect(host_reads(host, data.size()) == data, "what the guest sent before, and a socket could not take at once");
+  expect(host_reads(host, 1).empty(), "and then the end");
+}
+
+// Nobody will answer: a call that waits for the driver would wait for ever.
+void gone_guest() {
+  Guest guest;
+  const Descriptor open = guest.open();
+  const Descriptor waiting = guest.connect("_g" + std::to_string(direct_port));
+  guest.receive(op_request);
+  const Descriptor asked = guest.connect("");
+  Call before(guest.device());
+  guest.receive(op_request);
+  guest.front().disconnect();
+  guest.front().ended();
+  expect(before.error() == ECONNRESET, "the driver has gone");
+  Call between(guest.device());
+  const Descriptor late = guest.connect("_g" + std::to_string(direct_port));
+  guest.device().guest_has_gone();
+  expect(between.error() == ECONNRESET, "a call that waits for another driver");
+  expect(Call(guest.device()).error() == ENOTCONN, "a call afterwards");
+  for (const Descriptor* socket : {&open, &waiting, &late}) expect(host_reads(*socket, 1).empty(), "the socket is closed");
+  expect(host_reads(asked, 1).empty(), "a socket that has not said its port");
+  for (const auto& suffix : {std::string(), "_g" + std::to_string(direct_port)}) {
+    expect(host_reads(guest.connect(suffix), 1).empty(), "a socket that comes later");
+  }
+}
+
 }  // namespace
 
 std::vector<Case> vsock_cases() {
@@ -647,6 +693,8 @@ std::vector<Case> vsock_cases() {
       {"vsock: indirect descriptors", indirect_descriptors},
       {"vsock: interrupts by event index", event_index},
       {"vsock: connections end with the front-end", reset_closes},
+      {"vsock: data outlives the front-end", data_outlives_the_front_end},
+      {"vsock: a guest that has gone refuses everybody", gone_guest},
       {"vsock: tables and packets that change while they are read", changing_packets},
   };
   for (const Breakage& how : breakages()) {

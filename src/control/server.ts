@@ -20,9 +20,11 @@ export class ControlServer {
   readonly #server: Server;
   readonly #path: string;
   readonly #handlers = new Map<string, { method: AnyMethod; handler: AnyHandler }>();
+  readonly #explain: (error: unknown) => Promise<unknown>;
 
-  private constructor(path: string, service: typeof ControlService, handlers: ControlHandlers) {
+  private constructor(path: string, service: typeof ControlService, handlers: ControlHandlers, explain: (error: unknown) => Promise<unknown>) {
     this.#path = path;
+    this.#explain = explain;
     for (const key of Object.keys(service) as (keyof typeof ControlService)[]) {
       const method = service[key] as unknown as AnyMethod;
       this.#handlers.set(`${method.service}/${method.name}`, { method, handler: handlers[key] as unknown as AnyHandler });
@@ -30,8 +32,14 @@ export class ControlServer {
     this.#server = createServer((socket) => this.#serve(socket));
   }
 
-  static async listen(path: string, service: typeof ControlService, handlers: ControlHandlers): Promise<ControlServer> {
-    const server = new ControlServer(path, service, handlers);
+  /** `explain` is given each error, and returns the one that the caller is told. */
+  static async listen(
+    path: string,
+    service: typeof ControlService,
+    handlers: ControlHandlers,
+    explain: (error: unknown) => Promise<unknown> = async (error) => error,
+  ): Promise<ControlServer> {
+    const server = new ControlServer(path, service, handlers, explain);
     rmSync(path, { force: true });
     await new Promise<void>((done, fail) => {
       server.#server.once("error", fail);
@@ -67,7 +75,8 @@ export class ControlServer {
       if (found === undefined) throw new TskataError("unsupported", `no method ${request.service}/${request.method}`);
       const response = await found.handler(found.method.request.decode(request.payload), signal);
       return Response.encode({ payload: found.method.response.encode(response) });
-    } catch (error) {
+    } catch (thrown) {
+      const error = await this.#explain(thrown);
       const code = error instanceof TskataError ? error.code : "internal";
       return Response.encode({ status: statusOf(code, errorChain(error)) });
     }

@@ -5,7 +5,7 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentClient } from "../agent-client/agent-client.ts";
 import { within } from "../base/deadline.ts";
-import { errorChain } from "../base/errors.ts";
+import { errorChain, TskataError } from "../base/errors.ts";
 import { explanation, type FailureError } from "../base/failures.ts";
 import { logTail } from "../base/log-tail.ts";
 import { CACHED, LIVE } from "../base/shared-tree.ts";
@@ -34,6 +34,8 @@ const CONSOLE = "console.log";
 const PANIC_LINES = 200;
 const ENTROPY_BYTES = 64;
 const KILL_GRACE_MS = 2000;
+/** A dead machine's sockets break before its end is told, by another way. */
+const END_TOLD_MS = 500;
 /** Of the host's, replayed by one call: the agent does nothing else meanwhile. */
 const CHANGES_AT_ONCE = 256;
 
@@ -74,6 +76,8 @@ export class Sandbox {
   #machine: Machine | undefined;
   #control: ControlServer | undefined;
   #guest: CheckResponse | undefined;
+  /** Why the machine has ended, not asked for. */
+  readonly #loss = Promise.withResolvers<string>();
   #stopping: Promise<void> | undefined;
   #confined = false;
 
@@ -100,7 +104,7 @@ export class Sandbox {
 
   async start(): Promise<void> {
     const endAll = this.#spans.begin("virtual machine");
-    this.#control = await ControlServer.listen("control.sock", ControlService, this.#handlers());
+    this.#control = await ControlServer.listen("control.sock", ControlService, this.#handlers(), (error) => this.#explain(error));
     const listening = listenForAgent(`${VSOCK}_${AGENT_PORT}`);
     const bootNs = now();
     const machine = await this.#spans.measure("start the hypervisor", () => this.#startMachine());
@@ -270,6 +274,7 @@ export class Sandbox {
 
   /** Not asked for: whoever waits for a process of the pod learns why. */
   async #onMachineEnd(end: MachineEnd): Promise<void> {
+    native().guestHasGone(this.#vsock);
     if (this.#stopping !== undefined) return;
     const { failure, message, machine } = this.#guestEnd(end);
     const reason = `the virtual machine died: ${message}\n${explanation(failure, machine, [["guest console", logTail(CONSOLE)]])}`;
@@ -279,7 +284,15 @@ export class Sandbox {
     } catch (error) {
       this.#log.error({ error: errorChain(error) }, "write down why the virtual machine died");
     }
+    this.#loss.resolve(reason);
     await this.#containers.lose(reason);
+  }
+
+  /** What broke because the machine has ended is told as that. */
+  async #explain(error: unknown): Promise<unknown> {
+    if (error instanceof TskataError && error.code !== "unavailable") return error;
+    const reason = await Promise.race([this.#loss.promise, after(END_TOLD_MS)]);
+    return reason === undefined ? error : new TskataError("unavailable", reason);
   }
 
   /** Stops the guest in order if it does so in time, then the process. */

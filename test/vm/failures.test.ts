@@ -232,29 +232,45 @@ test.serial("the sandbox process is killed while the machine starts", async (t) 
   await fails(t, "killed", { config, meanwhile }, { failure: "sandbox-died", phase: "wait for the virtual machine", what });
 });
 
-test.serial("time-out: guest or sandbox process are stopped when the container is made", async (t) => {
-  const hook = join(scratch.folder, "stop.sh");
-  // Between the machine's start and the request that makes the container.
-  writeFileSync(
-    hook,
-    `#!/bin/sh\npid=$(sed -n 's/.*"sandboxPid": \\([0-9]*\\).*/\\1/p' "$1")\n[ "$2" = hypervisor ] && for child in $(cat /proc/$pid/task/$pid/children); do grep -q ^qemu /proc/$child/comm && pid=$child; done\nkill -STOP $pid\n`,
-  );
+/** Sends a signal to a process of the pod, between the machine's start and the request that makes the container. */
+function signalling(name: string, signal: string, which: "sandbox" | "hypervisor", config: string): Start {
+  const hook = join(scratch.folder, `${name}.sh`);
+  const child = which === "hypervisor" ? "for child in $(cat /proc/$pid/task/$pid/children); do grep -q ^qemu /proc/$child/comm && pid=$child; done" : "";
+  writeFileSync(hook, `#!/bin/sh\npid=$(sed -n 's/.*"sandboxPid": \\([0-9]*\\).*/\\1/p' "$1")\n${child}\nkill -${signal} $pid\n`);
   chmodSync(hook, 0o755);
-  const config = scratch.config("short", "[sandbox]\ncall_timeout_s = 3\n");
-  const stopping = (id: string, which: string): Start => ({
+  return {
     config,
     edit: (spec) => {
-      spec.hooks = { createRuntime: [{ path: hook, args: [hook, join(scratch.root, id, "state.json"), which] }] };
+      spec.hooks = { createRuntime: [{ path: hook, args: [hook, join(scratch.root, name, "state.json")] }] };
     },
-  });
+  };
+}
+
+test.serial("time-out: guest or sandbox process are stopped when the container is made", async (t) => {
+  const config = scratch.config("short", "[sandbox]\ncall_timeout_s = 3\n");
   const late = { failure: "time-out", phase: "create in the guest", console: /./ } as const;
-  await fails(t, "stopped", stopping("stopped", "sandbox"), { ...late, what: /^the sandbox process did not answer Create in 8 s$/ });
+  await fails(t, "stopped", signalling("stopped", "STOP", "sandbox", config), { ...late, what: /^the sandbox process did not answer Create in 8 s$/ });
   // The kvm driver's machine is in the sandbox process.
   if (driver() === "kvm") return;
-  await fails(t, "frozen", stopping("frozen", "hypervisor"), {
+  await fails(t, "frozen", signalling("frozen", "STOP", "hypervisor", config), {
     ...late,
     what: /^the (guest did not take a stdio stream|agent in the guest did not answer Create) in 3 s$/,
   });
+});
+
+test.serial("the hypervisor dies when the container is made: told at once, and as that", async (t) => {
+  t.timeout(hangLimitMs);
+  if (driver() === "kvm") return t.pass("the kvm driver's machine is in the sandbox process");
+  for (const round of [1, 2, 3]) {
+    const id = `dead-${round}`;
+    const { config, edit } = signalling(id, "KILL", "hypervisor", scratch.config("patient", ""));
+    const begun = Date.now();
+    const outcome = await scratch.tskata(["run", "--bundle", await scratch.bundle(edit), id], { env: { TSKATA_CONFIG: config } });
+    t.is(outcome.code, 1, describe(outcome));
+    t.regex(outcome.stderr, /runtime run failed: the virtual machine died: .*qemu was killed by SIGKILL"?\n {2}likely cause: /, describe(outcome));
+    t.true(Date.now() - begun < 60_000, "nothing waited for the dead guest: sandbox.call_timeout_s is 120");
+    t.deepEqual(scratch.leftovers(), []);
+  }
 });
 
 /** Free pages: closer together where the start still fails soon. */

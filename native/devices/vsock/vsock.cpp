@@ -171,10 +171,14 @@ void VsockDevice::stop_queue(size_t index) {
 }
 
 void VsockDevice::reset() {
-  post_and_wait([&] {
-    while (!connections_.empty()) close_connection(*connections_.begin()->second);
-    control_.clear();
-    ready_.clear();
+  post_and_wait([&] { end_connections(); });
+}
+
+void VsockDevice::guest_has_gone() {
+  post([this] {
+    guest_gone_ = true;
+    handshakes_.clear();
+    end_connections();
   });
 }
 
@@ -531,6 +535,18 @@ void VsockDevice::send_reset(const PacketHeader& to) {
   control_.push_back(header);
 }
 
+// The driver has gone, and what was sent to it. What it sent is delivered, as after a reset of its own.
+void VsockDevice::end_connections() {
+  std::vector<Connection*> all;
+  for (const auto& [key, connection] : connections_) all.push_back(connection.get());
+  for (Connection* const connection : all) {
+    connection->guest_reset = true;
+    if (connection->buffered() == 0) close_connection(*connection);
+  }
+  control_.clear();
+  ready_.clear();
+}
+
 void VsockDevice::close_connection(Connection& connection) {
   if (connection.closed) return;
   connection.closed = true;
@@ -556,6 +572,7 @@ uint32_t VsockDevice::free_host_port() {
 }
 
 void VsockDevice::open_host_connection(uint32_t guest_port, Descriptor socket, Connected connected) {
+  if (guest_gone_) return connected(ENOTCONN, 0);
   if (connections_.size() >= max_connections) return connected(EMFILE, 0);
   set_nonblocking(socket.get());
   Key key{guest_port, free_host_port()};
@@ -571,7 +588,7 @@ void VsockDevice::accept_all(Listener& listener) {
       open_host_connection(listener.guest_port, std::move(socket), [](int, uint32_t) {});
       continue;
     }
-    if (handshakes_.size() >= max_handshakes) continue;  // dropped: the descriptor closes
+    if (guest_gone_ || handshakes_.size() >= max_handshakes) continue;  // dropped: the descriptor closes
     const int fd = socket.get();
     auto handshake = std::make_unique<Handshake>(std::move(socket));
     watch(fd, EPOLLIN, handshake.get());

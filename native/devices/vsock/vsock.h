@@ -51,6 +51,8 @@ class VsockDevice final : public virtio::Device {
 
   // Opens a stream from `socket` to a guest port. Waits for the driver when it is not ready yet.
   void connect(uint32_t guest_port, os::Descriptor socket, Connected connected);
+  // No driver will come any more: who waits for one, now or later, is refused (ENOTCONN; sockets close). What the guest sent is delivered.
+  void guest_has_gone();
 
  private:
   struct Key {
@@ -88,6 +90,7 @@ class VsockDevice final : public virtio::Device {
   PacketHeader header_for(const Connection& connection, uint16_t op) const;
   void send_control(Connection& connection, uint16_t op, uint32_t flags = 0);
   void send_reset(const PacketHeader& to);
+  void end_connections();
   void close_connection(Connection& connection);
   void fault(size_t queue, const std::exception& error);
 
@@ -110,6 +113,7 @@ class VsockDevice final : public virtio::Device {
   std::deque<PacketHeader> control_;
   std::deque<Key> ready_;
   bool interrupt_receive_ = false;
+  bool guest_gone_ = false;
   uint32_t next_host_port_ = 1u << 30;
 
   std::mutex tasks_mutex_;
