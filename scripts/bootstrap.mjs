@@ -13,7 +13,7 @@ const repository = dirname(dirname(fileURLToPath(import.meta.url)));
 /** Debian packages by what needs them; docs/dependencies.md has the reasons. */
 const PACKAGES = [
   ...["g++", "cmake", "make", "ninja-build", "libseccomp-dev", "clang-format-14", "clang-14", "libclang-rt-14-dev"], // native
-  ...["linux-source-6.1", "flex", "bison", "bc", "libelf-dev", "libssl-dev", "xz-utils"], // guest kernel
+  ...["linux-source-6.1", "flex", "bison", "bc", "libelf-dev", "libssl-dev", "patch", "xz-utils"], // guest kernel
   ...["erofs-utils", "binutils"], // guest image
   ...["qemu-system-x86"], // hypervisor; testbed, with virtiofsd of its qemu-system-common
   ...["busybox-static", "debootstrap", "runc", "python3-minimal", "util-linux", "e2fsprogs"], // first run, tests, testbed

@@ -4,6 +4,7 @@
 #include <linux/fuse.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
@@ -11,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "devices/fs/protocol.h"
 #include "fuzz/fs_guest.h"
 #include "keeper/client.h"
 
@@ -201,6 +203,43 @@ void forget() {
   guest.call(FUSE_BATCH_FORGET, 0, bytes_of(fuse_batch_forget_in{1, 0}, fuse_forget_one{file, 1}), 0);
   expect(getattr() == ESTALE, "none is left");
   expect(guest.call(FUSE_BATCH_FORGET, 0, bytes_of(fuse_batch_forget_in{UINT32_MAX, 0})).error == EINVAL, "a count beyond reason");
+}
+
+// What FUSE_STATX tells is what the host's statx does, and what GETATTR told.
+void birth() {
+  Guest guest;
+  const auto ask = [&](uint64_t node, uint32_t flags = 0, uint64_t handle = 0) {
+    return guest.call(devices::fs::opcode_statx, node, bytes_of(devices::fs::StatxIn{flags, 0, handle, 0, STATX_BASIC_STATS | STATX_BTIME}));
+  };
+  const auto same = [&](const std::string& name, uint64_t node, const devices::fs::StatxOut& told) {
+    struct statx host {};
+    os::checked(::statx(AT_FDCWD, guest.host(name).c_str(), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &host), "statx");
+    const auto attributes = guest.call(FUSE_GETATTR, node, bytes_of(fuse_getattr_in{})).as<fuse_attr_out>();
+    expect(told.mask == (host.stx_mask & (STATX_BASIC_STATS | STATX_BTIME)), name + ": what is told");
+    expect(told.btime.seconds == host.stx_btime.tv_sec && told.btime.nanoseconds == host.stx_btime.tv_nsec, name + ": time of birth");
+    expect(told.mtime.seconds == host.stx_mtime.tv_sec && told.mtime.nanoseconds == host.stx_mtime.tv_nsec, name + ": time of modification");
+    expect(told.ctime.seconds == host.stx_ctime.tv_sec && told.ctime.nanoseconds == host.stx_ctime.tv_nsec, name + ": time of change");
+    expect(told.atime.seconds == host.stx_atime.tv_sec && told.atime.nanoseconds == host.stx_atime.tv_nsec, name + ": time of access");
+    expect(told.mode == host.stx_mode && told.size == host.stx_size && told.nlink == host.stx_nlink && told.blocks == host.stx_blocks,
+           name + ": the rest");
+    expect(told.uid == host.stx_uid && told.gid == host.stx_gid && told.blksize == host.stx_blksize, name + ": its owner");
+    expect(told.rdev_major == host.stx_rdev_major && told.rdev_minor == host.stx_rdev_minor, name + ": its device");
+    expect(told.ino == attributes.attr.ino && told.attr_valid == attributes.attr_valid, name + ": its number, and how long that holds");
+  };
+  const bool devices = ::mknod(guest.host("c1/rootfs/device").c_str(), S_IFCHR | 0600, makedev(0xabc, 0x54321)) == 0;
+  for (const char* name : {"c1", "c1/rootfs", "c1/rootfs/file", "c1/rootfs/device"}) {
+    if (!devices && std::string_view(name).ends_with("device")) continue;  // not root's
+    const uint64_t node = guest.node(name);
+    same(name, node, ask(node).as<devices::fs::StatxOut>());
+  }
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const uint64_t handle = guest.open(file);
+  same("c1/rootfs/file", file, ask(file, FUSE_GETATTR_FH, handle).as<devices::fs::StatxOut>());
+  os::checked(::unlink(guest.host("c1/rootfs/file").c_str()), "unlink");
+  expect(ask(file, FUSE_GETATTR_FH, handle).as<devices::fs::StatxOut>().nlink == 0, "of an open file without a name");
+  expect(ask(file, FUSE_GETATTR_FH, 999).error == EBADF, "a handle never told");
+  expect(ask(999).error == ESTALE, "a node never told");
+  expect(guest.call(devices::fs::opcode_statx, root, "short").error == EINVAL, "a request cut short");
 }
 
 // O_APPEND is a request's: fcntl changes it, and what the guest's cache writes back goes to its place by whichever open file.
@@ -725,6 +764,7 @@ std::vector<Case> fs_cases() {
       {"fs: special files are not opened", special_files},
       {"fs: ids never told", unknown_ids},
       {"fs: FORGET", forget},
+      {"fs: STATX", birth},
       {"fs: O_APPEND comes with each WRITE", append},
       {"fs: O_DIRECT comes with each WRITE", direct},
       {"fs: set-id bits go", set_id_bits},

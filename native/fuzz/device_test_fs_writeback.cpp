@@ -9,6 +9,7 @@
 #include <fstream>
 #include <thread>
 
+#include "devices/fs/protocol.h"
 #include "fuzz/fs_guest.h"
 
 namespace tskata::testing {
@@ -66,12 +67,31 @@ void own_place() {
   expect(guest.write(file, handle, 0, "C", O_WRONLY | O_APPEND, FUSE_WRITE_CACHE).error == 0 && guest.content() == "Content", "WRITE");
 }
 
+// The guest knows where the end is; what it has kept of the file may have moved that.
+void own_end() {
+  WritingGuest guest;
+  const uint64_t file = guest.file();
+  const uint64_t handle = guest.open(file, O_WRONLY | O_APPEND);
+  expect(guest.write(file, handle, 10, "end", O_WRONLY | O_APPEND).error == 0, "WRITE past what has come");
+  expect(guest.content() == std::string("content\0\0\0end", 13), "at the place that it names");
+}
+
 void holes() {
   fuse_lseek_in in{};
   in.whence = SEEK_HOLE;
   WritingGuest writing;
   in.fh = writing.open(writing.file());
   expect(writing.call(FUSE_LSEEK, writing.file(), bytes_of(in)).error == ENOSYS, "not told: what was written into one may not have come yet");
+  const auto hello = [&](uint32_t flags2) {
+    std::array<uint32_t, 16> words{7, 38, 131072, FUSE_INIT_EXT | FUSE_WRITEBACK_CACHE, flags2};
+    return writing.call(FUSE_INIT, 0, bytes_of(words)).as<fuse_init_out>().flags2;
+  };
+  expect(hello(0xffffffff) == devices::fs::flag2_lseek_writes_back, "of what Linux does not have, this is understood alone");
+  in.fh = writing.open(writing.file());
+  expect(writing.call(FUSE_LSEEK, writing.file(), bytes_of(in)).as<fuse_lseek_out>().offset == 7, "told, where the guest writes back before it asks");
+  expect(hello(0) == 0, "a guest that does not say so");
+  in.fh = writing.open(writing.file());
+  expect(writing.call(FUSE_LSEEK, writing.file(), bytes_of(in)).error == ENOSYS, "is not told again");
   Guest other;
   const uint64_t file = other.node("c1/rootfs/file");
   in.fh = other.open(file);
@@ -272,7 +292,8 @@ std::vector<Case> fs_writeback_cases() {
       {"fs: writeback: what is open for writing is read", write_only},
       {"fs: writeback: O_DIRECT, open for writing", write_only_direct},
       {"fs: writeback: the cache's own goes to its place", own_place},
-      {"fs: writeback: holes are not told", holes},
+      {"fs: writeback: the end is the guest's", own_end},
+      {"fs: writeback: holes are told to who writes back before", holes},
       {"fs: writeback: SYNCFS of the agent and of others", whose_sync},
       {"fs: writeback: what the host has changed is told anew", told_anew},
       {"fs: writeback: what the guest has changed is one node", same_node},

@@ -16,6 +16,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "devices/fs/protocol.h"
 #include "devices/fs/server.h"
 #include "fuzz/temporary.h"
 
@@ -26,12 +27,13 @@ using devices::fs::Server;
 
 constexpr int max_steps = 100;
 constexpr rlim_t max_file = 4u << 20;  // a tree in memory must not take it all
+constexpr auto statx = static_cast<fuse_opcode>(devices::fs::opcode_statx);
 constexpr std::array opcodes{
     FUSE_LOOKUP,          FUSE_FORGET, FUSE_GETATTR,  FUSE_SETATTR,      FUSE_READLINK,  FUSE_SYMLINK, FUSE_MKNOD,       FUSE_MKDIR,
     FUSE_UNLINK,          FUSE_RMDIR,  FUSE_RENAME,   FUSE_LINK,         FUSE_OPEN,      FUSE_READ,    FUSE_WRITE,       FUSE_STATFS,
     FUSE_RELEASE,         FUSE_FSYNC,  FUSE_SETXATTR, FUSE_GETXATTR,     FUSE_LISTXATTR, FUSE_OPENDIR, FUSE_READDIR,     FUSE_RELEASEDIR,
     FUSE_FSYNCDIR,        FUSE_CREATE, FUSE_DESTROY,  FUSE_BATCH_FORGET, FUSE_RENAME2,   FUSE_LSEEK,   FUSE_READDIRPLUS, FUSE_FALLOCATE,
-    FUSE_COPY_FILE_RANGE, FUSE_SYNCFS, FUSE_TMPFILE,  FUSE_REMOVEXATTR,  FUSE_INIT,
+    FUSE_COPY_FILE_RANGE, FUSE_SYNCFS, FUSE_TMPFILE,  FUSE_REMOVEXATTR,  FUSE_INIT,      statx,
 };
 
 void require(bool holds, const char* what) {
@@ -174,7 +176,8 @@ class Guest {
 
   void fill(Body& body, uint32_t opcode, FuzzedDataProvider& input) {
     switch (opcode) {
-      case FUSE_INIT: return body.put(std::array<uint32_t, 16>{input.ConsumeIntegralInRange<uint32_t>(6, 8), 36, 0, open_flags(input)});
+      case FUSE_INIT:
+        return body.put(std::array<uint32_t, 16>{input.ConsumeIntegralInRange<uint32_t>(6, 8), 36, 0, open_flags(input), open_flags(input)});
       case FUSE_LOOKUP:
       case FUSE_UNLINK:
       case FUSE_RMDIR:
@@ -188,6 +191,8 @@ class Guest {
         return;
       }
       case FUSE_GETATTR: return body.put(fuse_getattr_in{input.ConsumeIntegralInRange<uint32_t>(0, 1), 0, handle(input)});
+      case devices::fs::opcode_statx:
+        return body.put(devices::fs::StatxIn{input.ConsumeIntegralInRange<uint32_t>(0, 1), 0, handle(input), 0, length(input)});
       case FUSE_SETATTR: {
         fuse_setattr_in in{};
         in.valid = input.ConsumeIntegral<uint32_t>();

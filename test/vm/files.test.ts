@@ -95,24 +95,13 @@ test.before("the pod: two containers with volumes in common", async (t) => {
 // -- the same as the host ----------------------------------------------------------------------------------------------------
 
 const CASES = [
-  ..."links renames unlinked tmpfile names opens permissions append direct seek syncs unsynced fallocate shift copies large maps".split(" "),
+  ..."links renames unlinked tmpfile names opens permissions append direct seek syncs unsynced mixed fallocate shift copies large maps".split(" "),
   ..."xattrs capabilities trusted acls times birth setid locks folders special filesystem ioctls".split(" "),
 ];
 
-/** Where holes are data up to the end, by SEEK_DATA and SEEK_HOLE. */
-function withoutHoles(text: string): string {
-  return text.replace(/^(size (\d+) .*)\n(?:data .*\n)*no data from \d+: ENXIO$/gm, (_, first: string, size: string) => {
-    const all = size === "0" ? "" : `data 0 to ${size}\n`;
-    return `${first}\n${all}no data from ${size}: ENXIO`;
-  });
-}
-
 /** What is otherwise on a root filesystem, whose writes the guest keeps back: lines of the host's that read differently there. Reasons: docs/files.md. */
 const DIFFERENT_ON_ROOT: Readonly<Record<string, (host: string) => string>> = {
-  seek: withoutHoles,
-  fallocate: withoutHoles,
-  shift: withoutHoles,
-  large: (text) => withoutHoles(text).replace(/^(pwrite\(fd, "x", 1, 1ll << 60\)): EFBIG$/m, "$1: ok"),
+  large: (text) => text.replace(/^(pwrite\(fd, "x", 1, 1ll << 60\)): EFBIG$/m, "$1: ok"),
   times: (text) => text.replace(/^(read\(fd, &byte, 1\)): atime 1/m, "$1: atime 0"),
 };
 /** And those whose files' blocks, as they were some seconds ago there, are not compared. */
@@ -120,8 +109,6 @@ const OPEN_FILES = ["seek", "large"];
 
 /** What is otherwise in a guest, by its nature: lines of the host's that read differently. Reasons: docs/files.md. */
 const DIFFERENT: Readonly<Record<string, (host: string) => string>> = {
-  shift: () => ["collapse", "insert"].map((name) => `${name}: EOPNOTSUPP\n${unchanged()}`).join(""),
-  birth: (text) => text.replace(/^birth time \d$/m, "birth time 0"),
   trusted: () => withoutSysAdmin("trusted"),
   ioctls: (text) => text.replace(/(FS_IOC_GETFLAGS, &flags\)): \w+$/m, "$1: ENOTTY").replace(/(FICLONE, .*\)): \w+$/m, "$1: EOPNOTSUPP"),
 };
@@ -133,11 +120,6 @@ function withoutSysAdmin(name: string): string {
   const folder = host("without-sys-admin");
   mkdirSync(folder);
   return sections(run("setpriv", ["--bounding-set", "-sys_admin", program, folder, name])).get(name) ?? "";
-}
-
-/** What the host's run says of the file of "fallocate" where that was refused. */
-function unchanged(): string {
-  return /^nothing: EINVAL\n([\s\S]*?^end .*\n)/m.exec(told.host.get("fallocate") ?? "")?.[1] ?? "no such lines";
 }
 
 /** "== CASE" and its lines. */

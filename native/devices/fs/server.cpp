@@ -14,6 +14,7 @@
 #include <climits>
 
 #include "devices/fs/caller.h"
+#include "devices/fs/protocol.h"
 #include "linux/proc_path.h"
 #include "linux/mount_table.h"
 
@@ -85,6 +86,7 @@ Server::Operation Server::operation(uint32_t opcode) {
     case FUSE_FORGET: return &Server::forget;
     case FUSE_BATCH_FORGET: return &Server::batch_forget;
     case FUSE_GETATTR: return &Server::getattr;
+    case opcode_statx: return &Server::statx;
     case FUSE_SETATTR: return &Server::setattr;
     case FUSE_READLINK: return &Server::readlink;
     case FUSE_SYMLINK: return &Server::symlink;
@@ -157,13 +159,14 @@ size_t Server::init(Request& request) {
                           FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT |
                           (writeback_ ? FUSE_WRITEBACK_CACHE : 0);
   out.flags = in.flags & wanted;
-  out.flags2 = flags2 & 0;
+  out.flags2 = flags2 & flag2_lseek_writes_back;
   out.max_background = 128;
   out.congestion_threshold = 96;
   out.max_write = max_write;
   out.max_pages = max_pages;
   out.time_gran = 1;
   reset();
+  seeks_ = !writeback_ || (flags2 & flag2_lseek_writes_back) != 0;
   initialised_ = true;
   return request.reply(out);
 }

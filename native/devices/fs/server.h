@@ -12,9 +12,11 @@
 //
 // With `writeback` (FUSE_WRITEBACK_CACHE) the guest's kernel keeps what is written until a file is closed or synced, or for a while, and then
 // believes its own sizes and times: for a tree whose files are the guest's alone. It reads what it writes in part by whichever open file of the inode
-// it likes, and writes by any: so every file that is open for writing is open for reading, too. A hole's place is not told (LSEEK), since the server
-// does not know of what was written into it.
+// it likes, and writes by any: so every file that is open for writing is open for reading, too. A hole's place is told (LSEEK) to a guest alone that
+// says it writes back before it asks (protocol.h): the server does not know of what was written into it.
 #pragma once
+#include <sys/stat.h>
+
 #include <atomic>
 #include <optional>
 #include <string>
@@ -66,6 +68,7 @@ class Server {
   size_t forget(Request& request);
   size_t batch_forget(Request& request);
   size_t getattr(Request& request);
+  size_t statx(Request& request);
   size_t setattr(Request& request);
   size_t readlink(Request& request);
   size_t symlink(Request& request);
@@ -114,7 +117,13 @@ class Server {
   fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder);
   fuse_entry_out entry_of(const Inode& inode, const struct statx& from) const;
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
-  fuse_attr_out attributes_reply(const Inode& inode, int fd);
+  fuse_attr_out attributes_reply(const Inode& inode, int fd) const;
+  fuse_attr_out attributes_reply(const Inode& inode, const struct statx& from) const;
+  struct Look {
+    fuse_attr_out reply;
+    std::optional<statx_timestamp> birth;
+  };
+  Look look_at_node(const Request& request, uint32_t flags, uint64_t handle);
   size_t read_directory(Request& request, bool plus);
   void change_attributes(const Request& request, const fuse_setattr_in& in, Inode& inode, int path);
   size_t remove_name(Request& request, int flags);
@@ -130,7 +139,8 @@ class Server {
   HandleTable handles_;
   Replays replays_;
   std::atomic<bool> initialised_ = false;
-  std::optional<HostWatch> watch_;  // last: its thread ends before what it reports to
+  std::atomic<bool> seeks_ = false;  // the host's holes are the guest's
+  std::optional<HostWatch> watch_;   // last: its thread ends before what it reports to
 };
 
 }  // namespace tskata::devices::fs

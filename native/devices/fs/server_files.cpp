@@ -128,8 +128,8 @@ size_t Server::write(Request& request) {
   const HandleRef handle = handles_.get(in.fh);
   const std::vector<iovec> pieces = request.pieces(in.size);
   const Changing changing(*handle->inode);
-  // What the cache writes back goes to its place whichever open file it goes by.
-  const bool at_end = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
+  // What the cache writes back goes to its place whichever open file it goes by. A guest that writes back knows the end: ours may be behind it.
+  const bool at_end = !writeback_ && (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
   const ssize_t put = ::pwritev2(descriptor_for(*handle, in.flags), pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(in.offset),
                                  at_end ? RWF_APPEND : 0);
   fuse_write_out out{};
@@ -165,7 +165,7 @@ size_t Server::fallocate(Request& request) {
 }
 
 size_t Server::lseek(Request& request) {
-  if (writeback_) return request.reply_error(ENOSYS);  // then the guest's kernel takes all up to the end for data
+  if (!seeks_) return request.reply_error(ENOSYS);  // then the guest's kernel takes all up to the end for data
   const auto in = request.take<fuse_lseek_in>();
   if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) throw malformed();
   const HandleRef handle = handles_.get(in.fh);

@@ -8,6 +8,7 @@
 #include <array>
 
 #include "devices/fs/caller.h"
+#include "devices/fs/protocol.h"
 #include "devices/fs/server.h"
 #include "devices/fs/set_id.h"
 
@@ -17,7 +18,7 @@ namespace {
 
 constexpr size_t max_symlink = 4095;
 constexpr uint32_t max_forgets = 1024 * 1024 / sizeof(fuse_forget_one);
-constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID;
+constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID | STATX_BTIME;
 
 // None where there is no such name.
 os::Descriptor open_component(int folder, const std::string& name) {
@@ -176,20 +177,54 @@ size_t Server::batch_forget(Request& request) {
   return 0;
 }
 
-fuse_attr_out Server::attributes_reply(const Inode& inode, int fd) {
+fuse_attr_out Server::attributes_reply(const Inode& inode, int fd) const { return attributes_reply(inode, stat_of(fd)); }
+
+fuse_attr_out Server::attributes_reply(const Inode& inode, const struct statx& from) const {
   fuse_attr_out out{};
   out.attr_valid = valid_seconds(inode.policy);
-  out.attr = attributes(stat_of(fd), inode.number);
+  out.attr = attributes(from, inode.number);
+  return out;
+}
+
+// Attributes of the request's node, by an open file of it where the guest names one.
+Server::Look Server::look_at_node(const Request& request, uint32_t flags, uint64_t handle) {
+  const uint64_t node = request.header().nodeid;
+  if (Replays::is_ghost(node)) return {Replays::ghost_attributes(node), {}};
+  const InodeRef inode = inodes_.get(node);
+  const bool by_handle = (flags & FUSE_GETATTR_FH) != 0;
+  const struct statx from = stat_of(by_handle ? handles_.get(handle)->fd.get() : inodes_.path(*inode)->get());
+  Look out{attributes_reply(*inode, from), {}};
+  if (!by_handle && of_agent(request)) out.reply.attr.nlink = std::max(out.reply.attr.nlink, 1u);  // of a file whose removal is replayed later
+  if ((from.stx_mask & STATX_BTIME) != 0) out.birth = from.stx_btime;
   return out;
 }
 
 size_t Server::getattr(Request& request) {
   const auto in = request.take<fuse_getattr_in>();
-  if (Replays::is_ghost(request.header().nodeid)) return request.reply(Replays::ghost_attributes(request.header().nodeid));
-  const InodeRef inode = inodes_.get(request.header().nodeid);
-  if ((in.getattr_flags & FUSE_GETATTR_FH) != 0) return request.reply(attributes_reply(*inode, handles_.get(in.fh)->fd.get()));
-  fuse_attr_out out = attributes_reply(*inode, inodes_.path(*inode)->get());
-  if (of_agent(request)) out.attr.nlink = std::max(out.attr.nlink, 1u);  // of a file whose removal is replayed later
+  return request.reply(look_at_node(request, in.getattr_flags, in.fh).reply);
+}
+
+size_t Server::statx(Request& request) {
+  const auto in = request.take<StatxIn>();
+  const Look look = look_at_node(request, in.getattr_flags, in.fh);
+  const fuse_attr& from = look.reply.attr;
+  StatxOut out{};
+  out.attr_valid = look.reply.attr_valid;
+  out.mask = STATX_BASIC_STATS | (look.birth ? STATX_BTIME : 0);
+  out.blksize = from.blksize;
+  out.nlink = from.nlink;
+  out.uid = from.uid;
+  out.gid = from.gid;
+  out.mode = static_cast<uint16_t>(from.mode);
+  out.ino = from.ino;
+  out.size = from.size;
+  out.blocks = from.blocks;
+  out.atime = {static_cast<int64_t>(from.atime), from.atimensec, 0};
+  out.ctime = {static_cast<int64_t>(from.ctime), from.ctimensec, 0};
+  out.mtime = {static_cast<int64_t>(from.mtime), from.mtimensec, 0};
+  if (look.birth) out.btime = {look.birth->tv_sec, look.birth->tv_nsec, 0};
+  out.rdev_major = from.rdev >> 8 & 0xfff;  // as guest_device has put them together
+  out.rdev_minor = (from.rdev & 0xff) | (from.rdev >> 12 & 0xfff00);
   return request.reply(out);
 }
 
