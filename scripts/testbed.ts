@@ -13,7 +13,7 @@ import type { Readable, Writable } from "node:stream";
 import { parseArgs } from "node:util";
 import { probeKvm } from "../src/host/kvm-probe.ts";
 import { cacheFolder, repository, say } from "./lib/steps.ts";
-import { type KernelFlavour, testbedKernel } from "./testbed/kernel.ts";
+import { type TestbedKernel, testbedKernel } from "./testbed/kernel.ts";
 import { DESCRIPTORS, initramfs, type Machine, qemuArguments, shareArguments } from "./testbed/machine.ts";
 import { MarkedStream } from "./testbed/marked-stream.ts";
 import { testbedQemu } from "./testbed/qemu.ts";
@@ -34,7 +34,7 @@ export interface TestbedOptions {
   /** Of boot and command together. Default: none but for the boot's. */
   readonly timeoutMs?: number;
   /** Default: Debian's for cloud machines. */
-  readonly kernel?: KernelFlavour;
+  readonly kernel?: TestbedKernel;
   /** Default: emulation. "kvm" is a machine like it on a /dev/kvm that works, so one without. */
   readonly accelerator?: Machine["accelerator"];
   /** More trees: virtiofs tag to the socket of its server. The command mounts them. */
@@ -68,7 +68,7 @@ export async function hostRunsKvm(): Promise<boolean> {
 
 /** Boots the testbed, runs the command in it, passes on what it prints and returns its status. */
 export async function runInTestbed(options: TestbedOptions): Promise<TestbedOutcome> {
-  const kernel = await testbedKernel(options.kernel);
+  const kernel = options.kernel ?? (await testbedKernel());
   const qemu = await testbedQemu();
   if (options.results !== undefined) mkdirSync(options.results, { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), "tskata-testbed-"));

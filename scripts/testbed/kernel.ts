@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { cacheFolder, run, step } from "../lib/steps.ts";
 import { newestCached } from "./cached.ts";
 
-/** Debian's for cloud machines, and the one for any machine, which has 9p. */
-export type KernelFlavour = "cloud-amd64" | "amd64";
+/** For cloud machines. */
+const META = "linux-image-cloud-amd64";
 const LOG = "testbed-kernel";
 
 export interface TestbedKernel {
@@ -20,8 +20,8 @@ export interface TestbedKernel {
 }
 
 /** Fetched once for each version that apt offers. */
-export async function testbedKernel(flavour: KernelFlavour = "cloud-amd64"): Promise<TestbedKernel> {
-  const name = packageName(flavour);
+export async function testbedKernel(): Promise<TestbedKernel> {
+  const name = packageName();
   const folder = join(cacheFolder, `testbed-${name}`);
   if (!existsSync(folder)) await step(`testbed kernel: ${name}`, async () => await fetchKernel(name, folder));
   const version = readdirSync(join(folder, "lib/modules"))[0] ?? "";
@@ -29,13 +29,12 @@ export async function testbedKernel(flavour: KernelFlavour = "cloud-amd64"): Pro
 }
 
 /** The newest that apt knows of; without apt's answer one that was fetched before will do. */
-function packageName(flavour: KernelFlavour): string {
-  const meta = `linux-image-${flavour}`;
-  const { stdout } = spawnSync("apt-cache", ["depends", meta], { encoding: "utf8" });
+function packageName(): string {
+  const { stdout } = spawnSync("apt-cache", ["depends", META], { encoding: "utf8" });
   const known = /Depends: (linux-image-\S+)/.exec(stdout ?? "")?.[1];
   if (known !== undefined) return known;
-  const newest = newestCached(new RegExp(`^testbed-linux-image-[0-9.-]+-${flavour}$`));
-  if (newest === undefined) throw new Error(`apt knows no ${meta}; try apt-get update`);
+  const newest = newestCached(/^testbed-linux-image-[0-9.-]+-cloud-amd64$/);
+  if (newest === undefined) throw new Error(`apt knows no ${META}; try apt-get update`);
   return newest.slice("testbed-".length);
 }
 

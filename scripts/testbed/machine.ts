@@ -17,7 +17,7 @@ export const DESCRIPTORS = { console: 3, stdout: 4, stderr: 5 } as const;
  * What the initramfs needs to reach the shared root and to make /tmp; all else is loaded from there. ext4 asks for crc32c by its name in the kernel's
  * cryptography, so that no list of modules says that it needs one.
  */
-const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "loop", "crc32c_generic", "ext4"];
+export const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "loop", "crc32c_generic", "ext4"];
 
 export interface Machine {
   readonly qemu: Qemu;

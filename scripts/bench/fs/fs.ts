@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- fs [TURNS [ROWS]]`: shared files, side by side in one virtual machine: our server, QEMU's virtiofsd and QEMU's 9p show the
- * same kind of folder to one guest (the testbed's machine, by KVM where that works; Debian's kernel, which has 9p), and guest.sh does each row's work on one after the
- * other, turn by turn. ROWS is a regular expression that picks some. docs/performance.md tells what comes out.
+ * same kind of folder to one guest (the testbed's machine, by KVM where that works; a pod's kernel with 9p), and guest.sh does each row's work on
+ * one after the other, turn by turn. ROWS is a regular expression that picks some. docs/performance.md tells what comes out.
  *
  * TSKATA_BENCH_CONTESTANTS picks contestants, TSKATA_BENCH_BEFORE names an older build of the addon that is one, too. The folders are in memory
  * (/dev/shm), so that the host's disk is not measured; TSKATA_BENCH_FOLDER names another place.
@@ -12,10 +12,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { cachedKernel } from "../../../guest-kernel/build.ts";
 import { FS_PATIENCE_US } from "../../../src/hypervisor/machine.ts";
 import { median } from "../../lib/median.ts";
 import { cacheFolder, hashOf, pinnedNode, repository, step } from "../../lib/steps.ts";
-import { VIRTIOFSD } from "../../testbed/machine.ts";
+import type { TestbedKernel } from "../../testbed/kernel.ts";
+import { EARLY_MODULES, VIRTIOFSD } from "../../testbed/machine.ts";
 import { exited, startServer } from "../../testbed/servers.ts";
 import { hostRunsKvm, runInTestbed } from "../../testbed.ts";
 import { must } from "../must.ts";
@@ -146,7 +148,7 @@ async function measure(folder: string, trees: string, turns: number, rows: strin
       CONTESTANTS: asked.join(" "),
     },
     memoryMib: GUEST_MEMORY_MIB,
-    kernel: "amd64",
+    kernel: await kernelOfPods(folder),
     accelerator,
     shares,
     devices: asked.includes("9p") ? ["-fsdev", ninep[0], "-device", ninep[1]] : [],
@@ -154,6 +156,15 @@ async function measure(folder: string, trees: string, turns: number, rows: strin
   });
   if (status !== 0) throw new Error(`the guest's side ended with ${status}`);
   return times;
+}
+
+/** With what kernel.config adds to it; all of it is built in. */
+async function kernelOfPods(folder: string): Promise<TestbedKernel> {
+  const modules = join(folder, "modules");
+  mkdirSync(modules);
+  writeFileSync(join(modules, "modules.dep"), "");
+  writeFileSync(join(modules, "modules.builtin"), EARLY_MODULES.map((name) => `${name}.ko\n`).join(""));
+  return { image: join(await cachedKernel(["scripts/bench/fs/kernel.config"]), "vmlinux"), version: "bench", modules };
 }
 
 async function startServers(folder: string, trees: string, patienceUs: number, children: ChildProcess[]): Promise<Record<string, string>> {
