@@ -10,6 +10,7 @@ $busybox mount -t proc proc /proc
 $busybox mount -t sysfs sysfs /sys
 $busybox mount -t devtmpfs devtmpfs /dev
 while read -r module; do $busybox insmod "/modules/$module"; done </modules/order
+$busybox losetup -f >/dev/null # /dev/loop0, where the kernel has none from its start
 
 $busybox mount -t virtiofs -o ro host /host
 $busybox mount -t tmpfs -o mode=755,size=75% changes /changes
