@@ -126,9 +126,9 @@ export interface Native {
   setTreeAttributes(tree: number, attributes: TreeAttributes): void;
   /**
    * In the mount namespace of `pid`, makes `target` (folder or empty file, parents too, below `root`, following no symlink)
-   * and moves the detached tree there. Runs on a thread of its own that joins that namespace.
+   * and moves the detached tree there; with "if-empty" unless something is mounted there. Runs on a thread of its own that joins that namespace.
    */
-  placeTree(tree: number, pid: number, root: string, target: string, kind: "directory" | "file"): Promise<void>;
+  placeTree(tree: number, pid: number, root: string, target: string, kind: "directory" | "file", when: "always" | "if-empty"): Promise<void>;
   /** In the mount namespace of `pid`, unmounts (MNT_DETACH) everything below `root`/`target` and removes what it made. */
   removeTree(pid: number, root: string, target: string): Promise<void>;
 

@@ -8,6 +8,7 @@ import { writeBack } from "../init/mounts.ts";
 import { Cgroup } from "./cgroup.ts";
 import { containerPlan, execPlan } from "./container-plan.ts";
 import { GuestProcess, type Surroundings } from "./process.ts";
+import { sourcesKnown } from "./sources.ts";
 
 type State = "created" | "running" | "paused" | "stopped";
 
@@ -57,6 +58,7 @@ export class Container {
     const cgroup = new Cgroup(options.id);
     cgroup.create(options.spec.linux?.resources);
     try {
+      await sourcesKnown(options.spec.mounts ?? []);
       const plan = containerPlan({
         id: options.id,
         spec: options.spec,

@@ -68,9 +68,11 @@ Napi::Value start(Napi::Env env, std::function<void()> body) {
 
 Napi::Value place_tree(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
-    return start(env, [tree = info[0].As<Napi::Number>().Int32Value(), pid = info[1].As<Napi::Number>().Int32Value(),
-                       root = info[2].As<Napi::String>().Utf8Value(), target = info[3].As<Napi::String>().Utf8Value(),
-                       directory = info[4].As<Napi::String>().Utf8Value() == "directory"] { os::place_tree(tree, pid, root, target, directory); });
+    const os::Place place{info[2].As<Napi::String>(), info[3].As<Napi::String>(), info[4].As<Napi::String>().Utf8Value() == "directory",
+                          info[5].As<Napi::String>().Utf8Value() == "if-empty"};
+    return start(env, [tree = info[0].As<Napi::Number>().Int32Value(), pid = info[1].As<Napi::Number>().Int32Value(), place] {
+      os::place_tree(tree, pid, place);
+    });
   });
 }
 

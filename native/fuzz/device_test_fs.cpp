@@ -318,6 +318,8 @@ void temporary_file() {
 void cache_policy() {
   Guest guest;
   std::ofstream(guest.host("c1/mounts/v/file")) << "volume";
+  files::create_directories(guest.host("c1/own/w"));
+  std::ofstream(guest.host("c1/own/w/file")) << "the pod's";
   const auto opened = [&](const std::string& path, uint32_t opcode = FUSE_OPEN) {
     return guest.call(opcode, guest.node(path), bytes_of(fuse_open_in{O_RDONLY, 0})).as<fuse_open_out>().open_flags;
   };
@@ -330,6 +332,12 @@ void cache_policy() {
   expect(none.nodeid == 0 && none.entry_valid > 0, "that a name is not there may be kept of the container's own folders");
   expect(guest.lookup(guest.node("c1/mounts/v"), "absent").error == ENOENT, "but not of a volume's");
   expect(guest.lookup(guest.node("c1"), "absent").error == ENOENT, "nor of the folders above, which the host makes as containers come");
+  expect(opened("c1/own/w/file") == FOPEN_KEEP_CACHE && opened("c1/own/w", FUSE_OPENDIR) == FOPEN_CACHE_DIR,
+         "a volume of the pod's own stays as well");
+  const uint64_t own = guest.node("c1/own");
+  expect(guest.lookup(own, "w").as<fuse_entry_out>().entry_valid > 0, "and may be kept");
+  expect(guest.lookup(own, "absent").error == ENOENT && guest.lookup(guest.node("c1"), "own").as<fuse_entry_out>().entry_valid == 0,
+         "but not which of them there are");
 }
 
 // A volume's names are asked for again and again, which is answered without opening anything: by what the name means now.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -51,6 +52,16 @@ int clone_tree(const std::string& path, bool recursive, const std::string& step)
   return attempt(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), flags)), step);
 }
 
+// Of the folder or file itself: a container of the pod that may write to what is above could have put a symlink to the guest's own files in the way.
+int clone_source(const std::string& path, bool recursive, const std::string& step) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_SYMLINKS;
+  const os::Descriptor source(attempt(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how)), step));
+  const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  return attempt(static_cast<int>(::syscall(SYS_open_tree, source.get(), "", flags)), step);
+}
+
 void attach(int tree, int target, const std::string& step) {
   attempt(::syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), step);
 }
@@ -61,7 +72,7 @@ os::Descriptor make_target(const Root& root, const std::string& target, bool fol
 
 void bind(const Root& root, const Mount& mount) {
   const std::string step = step_of(mount);
-  const os::Descriptor tree(clone_tree(mount.source, (mount.options & mount_recursive_bind) != 0, step));
+  const os::Descriptor tree(clone_source(mount.source, (mount.options & mount_recursive_bind) != 0, step));
   set_all_attributes(tree.get(), mount);
   attach(tree.get(), make_target(root, mount.target, is_folder(tree.get())).get(), step);
 }

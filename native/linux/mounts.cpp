@@ -80,6 +80,12 @@ void make_target(int root, const std::string& target, bool directory) {
   }
 }
 
+bool is_mount(int fd) {
+  struct statx facts {};
+  checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_TYPE, &facts), "statx");
+  return (facts.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 void remove_empty(int folder, const std::string& name) {
   if (::unlinkat(folder, name.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT) return;
   if (errno == ENOTDIR) {
@@ -118,12 +124,13 @@ void set_tree_attributes(int tree, const TreeAttributes& attributes) {
   checked(static_cast<int>(::syscall(SYS_mount_setattr, tree, "", flags, &wanted, sizeof wanted)), "mount_setattr");
 }
 
-void place_tree(int tree, int pid, const std::string& root, const std::string& target, bool directory) {
+void place_tree(int tree, int pid, const Place& place) {
   in_mount_namespace(pid, [&](int) {
-    const Descriptor base(checked(::open(root.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open shared tree"));
-    make_target(base.get(), target, directory);
-    const Descriptor place = open_below(base.get(), target, O_PATH | (directory ? O_DIRECTORY : 0));
-    checked(static_cast<int>(::syscall(SYS_move_mount, tree, "", place.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)), "move_mount");
+    const Descriptor base(checked(::open(place.root.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open shared tree"));
+    make_target(base.get(), place.target, place.directory);
+    const Descriptor point = open_below(base.get(), place.target, O_PATH | (place.directory ? O_DIRECTORY : 0));
+    if (place.if_empty && is_mount(point.get())) return;
+    checked(static_cast<int>(::syscall(SYS_move_mount, tree, "", point.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)), "move_mount");
   });
 }
 

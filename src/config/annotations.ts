@@ -7,6 +7,7 @@
  * anything else is an error, not ignored: a limit somebody believes in must be there.
  */
 import { TskataError } from "../base/errors.ts";
+import { OWN_VOLUMES } from "../oci/own-volumes.ts";
 import { type Config, checkConfig } from "./config.ts";
 
 const PREFIX = "io.tskata.";
@@ -20,7 +21,7 @@ export function applyAnnotations(config: Config, annotations: Readonly<Record<st
   const changed = structuredClone(config) as unknown as Record<string, Section>;
   let any = false;
   for (const [key, value] of Object.entries(annotations)) {
-    if (!key.startsWith(PREFIX)) continue;
+    if (!key.startsWith(PREFIX) || key === OWN_VOLUMES) continue;
     applyOne(changed, key, value, config.annotations.allowed);
     any = true;
   }

@@ -10,6 +10,7 @@ import { writeFile } from "node:fs/promises";
 import { dirname, join, normalize } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import { pauseSync } from "../base/pause.ts";
+import { parseMounts } from "./mount-table.ts";
 
 export interface Hierarchy {
   readonly mountPoint: string;
@@ -28,15 +29,12 @@ export interface HostCgroup {
   readonly made: readonly string[];
 }
 
-/** Reads the mounted hierarchies out of /proc/self/mountinfo (proc_pid_mountinfo(5)). */
+/** The mounted hierarchies out of /proc/self/mountinfo. */
 export function hierarchies(mountinfo: string = readFileSync("/proc/self/mountinfo", "utf8")): Hierarchy[] {
   const found: Hierarchy[] = [];
-  for (const line of mountinfo.split("\n")) {
-    const [left = "", right = ""] = line.split(" - ");
-    const mountPoint = unescapeMount(left.split(" ")[4] ?? "");
-    const [type, , options = ""] = right.split(" ");
+  for (const { point: mountPoint, type, options } of parseMounts(mountinfo)) {
     if (type !== "cgroup" && type !== "cgroup2") continue;
-    const controllers = options.split(",").filter((word) => word !== "rw" && word !== "ro");
+    const controllers = options.filter((word) => word !== "rw" && word !== "ro");
     const hierarchy: Hierarchy = type === "cgroup2" ? { mountPoint, version: 2, controllers: [] } : { mountPoint, version: 1, controllers };
     if (!found.some((other) => other.mountPoint === mountPoint || isSame(other, hierarchy))) found.push(hierarchy);
   }
@@ -46,11 +44,6 @@ export function hierarchies(mountinfo: string = readFileSync("/proc/self/mountin
 /** One hierarchy can be mounted at several places. */
 function isSame(one: Hierarchy, other: Hierarchy): boolean {
   return one.version === other.version && one.controllers.toSorted().join() === other.controllers.toSorted().join();
-}
-
-/** Spaces, tabs, newlines and backslashes are octal in mountinfo. */
-function unescapeMount(path: string): string {
-  return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 
 export function cgroupMode(mounted: readonly Hierarchy[]): CgroupMode {

@@ -12,9 +12,10 @@ import { applyAnnotations } from "../config/annotations.ts";
 import { type Config, loadConfig } from "../config/config.ts";
 import { cgroupPath, createCgroup, planCgroup, removeCgroup } from "../host/cgroup.ts";
 import { lock } from "../host/lock.ts";
-import { placeTrees } from "../host/trees.ts";
+import { ownVolumes, type PodVolume, volumesOfPod } from "../host/own-volumes.ts";
+import { placePodTrees, placeTrees } from "../host/trees.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
-import { guestSpec, type PodLookup } from "../oci/guest-spec.ts";
+import { type GuestPod, type GuestSpec, guestSpec } from "../oci/guest-spec.ts";
 import { runHooks, runHooksLeniently } from "../oci/hooks.ts";
 import { joinedNamespaces, podRole } from "../oci/pod.ts";
 import { hookState } from "../oci/state.ts";
@@ -100,7 +101,8 @@ async function make(work: Work): Promise<ProxyProcess> {
   const { options, bundle, undo } = work;
   await work.spans.measure("make the cgroup", () => makeCgroup(work));
   const pod = podOf(work);
-  const guest = guestSpec(options.id, bundle, pod.writeback, pod.containerOf);
+  const own = ownVolumes(bundle, pod.volumes(), (message) => options.logger.warning(message));
+  const guest = guestSpec(options.id, bundle, pod, own);
   const sandbox = await pod.enter();
 
   const size = bundle.process.consoleSize ?? (options.consoleSocket === undefined ? terminalSize() : undefined);
@@ -109,7 +111,7 @@ async function make(work: Work): Promise<ProxyProcess> {
   const stdio = planStdio({ ...options, terminal, size });
   using _stdio = { [Symbol.dispose]: () => stdio.close() };
   const placed = work.spans.measure("place root filesystem and mounts", async () => {
-    await placeTrees(guest.placements, sandbox.ref.pid, podPaths(work.state.pod.folder).shared, undo);
+    await placeAll(work, guest, sandbox.ref.pid);
   });
   const ready = work.spans.measure("wait for the virtual machine", () => sandbox.ready());
   await options.interrupt.race(bothReady(sandbox.ref, ready, placed));
@@ -195,10 +197,9 @@ interface OtherPod {
 }
 
 /** The pod that the container goes to. */
-interface Pod {
-  /** As it was started with. */
-  readonly writeback: boolean;
-  readonly containerOf: PodLookup;
+interface Pod extends GuestPod {
+  /** That its containers have by now. */
+  volumes(): readonly PodVolume[];
   enter(): Promise<PodSandbox>;
 }
 
@@ -207,11 +208,15 @@ function podOf(work: Work): Pod {
   const other = podToJoin(work);
   if (other === undefined) {
     const config = applyAnnotations(loadConfig(configFile), work.state.annotations);
-    return { writeback: config.sandbox.writeback, containerOf: () => undefined, enter: async () => await startPod(work, config) };
+    const { writeback } = config.sandbox;
+    return { id: work.options.id, writeback, containerOf: () => undefined, volumes: () => [], enter: async () => await startPod(work, config) };
   }
+  const { id, folder, sandboxPid } = other.pod;
   return {
+    id,
     writeback: other.pod.writeback ?? false,
-    containerOf: (pid) => findByProxy(root, other.pod.folder, pid),
+    volumes: () => (sandboxPid === undefined ? [] : volumesOfPod(sandboxPid, podPaths(folder).shared)),
+    containerOf: (pid) => findByProxy(root, folder, pid),
     enter: async () => await work.spans.measure("join the pod", () => joinPod(work, other)),
   };
 }
@@ -267,6 +272,15 @@ async function joinPod(work: Work, { pod: { folder, id }, find }: OtherPod): Pro
   return { ref: sandbox, ready: async () => {} };
 }
 
+async function placeAll({ state: { pod }, undo }: Work, { placements, podPlacements }: GuestSpec, sandboxPid: number): Promise<void> {
+  const { shared } = podPaths(pod.folder);
+  await placeTrees(placements, sandboxPid, shared, undo);
+  if (podPlacements.length === 0) return;
+  // Another container of the pod may be given the same volume just now.
+  using _lock = await lock(pod.folder, `pod ${pod.id}`);
+  await placePodTrees(podPlacements, sandboxPid, shared);
+}
+
 /** In the pod's network namespace: hooks find it by the proxy's pid. */
 async function startContainerProxy(work: Work, stdio: StdioPlan): Promise<ProxyProcess> {
   const network = work.bundle.linux.namespaces?.find(({ type }) => type === "network")?.path;
@@ -289,7 +303,7 @@ async function runCreateHooks(work: Work): Promise<void> {
   if (all.length > 0) await work.spans.measure("hooks", () => runHooks(all, state, folder));
 }
 
-async function createInGuest(work: Work, client: PodClient, stdio: StdioPlan, proxy: ProxyProcess, guest: ReturnType<typeof guestSpec>): Promise<void> {
+async function createInGuest(work: Work, client: PodClient, stdio: StdioPlan, proxy: ProxyProcess, guest: GuestSpec): Promise<void> {
   const { id, noPivot, noNewKeyring } = work.options;
   const handoff = handOver(work.state.pod.folder, stdio, proxy.socket);
   await client.create({

@@ -4,16 +4,19 @@
  *
  *   host                          shared tree (host and guest)            container
  *   <bundle>/rootfs        ──►    cached/<id>/rootfs               ──►    /
+ *   the pod's own volume   ──►    cached/<pod>/own/<name>          ──►    its destination, and that of each container that has it
  *   source of bind mount n ──►    live/<id>/mounts/<n>             ──►    its destination
  *
- * Each of the two folders is a file server's. Of `cached` the guest keeps for a while what it writes; without writeback a root filesystem is in `live`,
- * too. The guest sees the shared tree at /run/tskata/shared. Hooks that run on the host are taken out; namespaces given as
+ * Each of the two folders is a file server's. Of `cached` the guest keeps for a while what it writes; without writeback what would be there is in `live`,
+ * too, and its names and attributes are still kept. An own volume stays until the pod ends: its mount goes with the sandbox process's mount namespace.
+ * The guest sees the shared tree at /run/tskata/shared. Hooks that run on the host are taken out; namespaces given as
  * paths of this host become "shared with container C of the pod", or go: the pod's network is the guest's own.
  */
 import { statSync } from "node:fs";
-import { isAbsolute, join } from "node:path";
+import { join } from "node:path";
 import { TskataError } from "../base/errors.ts";
 import { CACHED, GUEST_SHARED, LIVE } from "../base/shared-tree.ts";
+import { bindPropagation, bindReadonly, bindSource, isBind, isSlave } from "./bind.ts";
 import { type Bundle, HOST_NETWORK } from "./bundle.ts";
 import { pidOfNamespace } from "./pod.ts";
 import type { Mount, Namespace, Spec } from "./spec.ts";
@@ -30,9 +33,21 @@ export interface Placement {
   readonly propagation: "private" | "slave";
 }
 
+/** A volume of the pod's own that a bind shows (src/host/own-volumes.ts). */
+export interface OwnVolume {
+  /** Among the pod's. */
+  readonly name: string;
+  /** The host's folder; none where the pod has it already. */
+  readonly source: string | undefined;
+  /** Where in it the bind's source is; "" for all of it. */
+  readonly below: string;
+}
+
 export interface GuestSpec {
   readonly spec: Spec;
   readonly placements: readonly Placement[];
+  /** Of the pod's own volumes: where there is something, it is that. */
+  readonly podPlacements: readonly Placement[];
   /** Namespace type to the container of the pod whose namespace is joined. */
   readonly sharedNamespaces: Readonly<Record<string, string>>;
 }
@@ -40,12 +55,37 @@ export interface GuestSpec {
 /** Finds the container of the pod whose proxy has this pid. */
 export type PodLookup = (proxyPid: number) => string | undefined;
 
-export function guestSpec(id: string, bundle: Bundle, writeback: boolean, findInPod: PodLookup): GuestSpec {
+/** The pod that the container goes to. */
+export interface GuestPod {
+  readonly id: string;
+  /** As it was started with. */
+  readonly writeback: boolean;
+  readonly containerOf: PodLookup;
+}
+
+export function guestSpec(id: string, bundle: Bundle, pod: GuestPod, own: ReadonlyMap<number, OwnVolume>): GuestSpec {
   const { spec, linux } = bundle;
-  const rootfs = `${writeback ? CACHED : LIVE}/${id}/rootfs`;
-  const placements: Placement[] = [{ source: bundle.rootfs, target: rootfs, kind: "directory", recursive: true, readonly: "no", propagation: "private" }];
-  const mounts = (spec.mounts ?? []).map((mount, index) => guestMount(mount, index, id, bundle.folder, placements));
-  const { namespaces, shared } = guestNamespaces(linux.namespaces ?? [], findInPod);
+  const kept = pod.writeback ? CACHED : LIVE;
+  const rootfs = `${kept}/${id}/rootfs`;
+  const placements: Placement[] = [{ ...UNCHANGED, source: bundle.rootfs, target: rootfs, recursive: true }];
+  const podPlacements = new Map<string, Placement>();
+  const mounts = (spec.mounts ?? []).map((mount, index) => {
+    if (!isBind(mount)) {
+      refuseHostSource(mount);
+      return mount;
+    }
+    refuseShared(mount, index);
+    const volume = own.get(index);
+    if (volume === undefined) {
+      const placement = bindPlacement(mount, `${LIVE}/${id}/mounts/${index}`, bundle.folder);
+      placements.push(placement);
+      return { ...mount, source: `${GUEST_SHARED}/${placement.target}` };
+    }
+    const target = `${kept}/${pod.id}/own/${volume.name}`;
+    if (volume.source !== undefined) podPlacements.set(target, { ...UNCHANGED, source: volume.source, target, recursive: false });
+    return { ...mount, source: join(GUEST_SHARED, target, volume.below) };
+  });
+  const { namespaces, shared } = guestNamespaces(linux.namespaces ?? [], pod.containerOf);
   const { startContainer } = spec.hooks ?? {};
   return {
     spec: {
@@ -56,48 +96,30 @@ export function guestSpec(id: string, bundle: Bundle, writeback: boolean, findIn
       linux: { ...linux, namespaces },
     },
     placements,
+    podPlacements: [...podPlacements.values()],
     sharedNamespaces: shared,
   };
 }
 
 // -- mounts ------------------------------------------------------------------------------------------------------------
 
-function guestMount(mount: Mount, index: number, id: string, bundleFolder: string, placements: Placement[]): Mount {
-  if (!isBind(mount)) {
-    refuseHostSource(mount);
-    return mount;
-  }
-  refuseShared(mount, index);
-  const placement = bindPlacement(mount, `${LIVE}/${id}/mounts/${index}`, bundleFolder);
-  placements.push(placement);
-  return { ...mount, source: `${GUEST_SHARED}/${placement.target}` };
-}
-
-function isBind(mount: Mount): boolean {
-  return mount.type === "bind" || (mount.options ?? []).some((option) => option === "bind" || option === "rbind");
-}
+const UNCHANGED = { kind: "directory", readonly: "no", propagation: "private" } as const;
 
 function bindPlacement(mount: Mount, target: string, bundleFolder: string): Placement {
-  const named = mount.source ?? "";
-  const source = isAbsolute(named) ? named : join(bundleFolder, named);
-  const options = mount.options ?? [];
+  const source = bindSource(mount, bundleFolder);
   return {
     source,
     target,
     kind: sourceKind(source, mount.destination),
-    recursive: options.includes("rbind"),
-    readonly: options.includes("rro") ? "all" : options.lastIndexOf("ro") > options.lastIndexOf("rw") ? "top" : "no",
-    propagation: /^r?slave$/.test(lastPropagation(options) ?? "") ? "slave" : "private",
+    recursive: mount.options?.includes("rbind") ?? false,
+    readonly: bindReadonly(mount),
+    propagation: isSlave(mount) ? "slave" : "private",
   };
-}
-
-function lastPropagation(options: readonly string[]): string | undefined {
-  return options.findLast((option) => /^r?(private|slave|shared|unbindable)$/.test(option));
 }
 
 /** What a container mounts is mounted in the guest's kernel alone: it cannot appear below a folder of the host. */
 function refuseShared(mount: Mount, index: number): void {
-  const option = lastPropagation(mount.options ?? []);
+  const option = bindPropagation(mount);
   if (option !== "shared" && option !== "rshared") return;
   throw new TskataError(
     "unsupported",

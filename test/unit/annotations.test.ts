@@ -9,9 +9,17 @@ import { failure } from "./helpers.ts";
 const allowing = (...allowed: string[]): Config => ({ ...defaultConfig(), annotations: { allowed } });
 const everything = allowing(".*");
 
-test("annotations of others change nothing, whatever is allowed", (t) => {
+test("annotations of others, and the one for own volumes, change nothing, whatever is allowed", (t) => {
   const config = allowing("guest\\..*");
-  t.is(applyAnnotations(config, { "io.kubernetes.pod.name": "x", "io.tskatax.guest.kernel": "/k", "IO.TSKATA.guest.kernel": "/k" }), config);
+  t.is(
+    applyAnnotations(config, {
+      "io.kubernetes.pod.name": "x",
+      "io.tskatax.guest.kernel": "/k",
+      "IO.TSKATA.guest.kernel": "/k",
+      "io.tskata.own-volumes": "/data",
+    }),
+    config,
+  );
 });
 
 test("an allowed option is changed, and only in the copy", (t) => {
@@ -49,6 +57,7 @@ test("an option that isn't there is an error, also with everything allowed", (t)
     "",
     "version",
     "oom-killed",
+    "own-volume",
     "__proto__.x",
     "constructor.name",
     "guest.__proto__",

@@ -41,13 +41,10 @@ for (const [client, count] of [
       placeNetwork(config, folder);
       writeClientBundle(folder, config, (path) => mkdirSync(path));
       const warnings: string[] = [];
-      const make = (): GuestSpec =>
-        guestSpec(
-          "box",
-          loadBundle(folder, (warning) => warnings.push(warning)),
-          true,
-          () => "other",
-        );
+      const make = (): GuestSpec => {
+        const bundle = loadBundle(folder, (warning) => warnings.push(warning));
+        return guestSpec("box", bundle, { id: "box", writeback: true, containerOf: () => "other" }, new Map());
+      };
       const refused = REFUSED[`${client} ${name}`];
       if (refused === undefined) t.notThrows(make, name);
       else t.regex(t.throws(make, undefined, name)?.message ?? "", refused, name);

@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "no
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { loadBundle } from "../../src/oci/bundle.ts";
-import { type GuestSpec, guestSpec, type PodLookup } from "../../src/oci/guest-spec.ts";
+import { type GuestSpec, guestSpec, type OwnVolume, type PodLookup } from "../../src/oci/guest-spec.ts";
 import type { Mount, Namespace, Spec } from "../../src/oci/spec.ts";
 import { specTemplate } from "../../src/oci/spec-template.ts";
 import { failure, temporaryFolder, writeBundle } from "./helpers.ts";
@@ -11,15 +11,17 @@ import { failure, temporaryFolder, writeBundle } from "./helpers.ts";
 const SHARED = "/run/tskata/shared";
 const nobody: PodLookup = () => undefined;
 
-function make(folder: string, change: (spec: Spec) => void = () => {}, findInPod: PodLookup = nobody, writeback = true): GuestSpec {
+interface Around {
+  readonly findInPod?: PodLookup;
+  readonly writeback?: boolean;
+  readonly own?: ReadonlyMap<number, OwnVolume>;
+}
+
+function make(folder: string, change: (spec: Spec) => void = () => {}, { findInPod = nobody, writeback = true, own = new Map() }: Around = {}): GuestSpec {
   const spec = specTemplate({ rootless: false, uid: 0, gid: 0 });
   change(spec);
-  return guestSpec(
-    "box",
-    loadBundle(writeBundle(folder, spec), () => {}),
-    writeback,
-    findInPod,
-  );
+  const bundle = loadBundle(writeBundle(folder, spec), () => {});
+  return guestSpec("box", bundle, { id: "pause", writeback, containerOf: findInPod }, own);
 }
 
 function withMounts(t: ExecutionContext, ...mounts: Mount[]): GuestSpec {
@@ -34,7 +36,7 @@ test("the root filesystem is placed, and the config points at it in the guest", 
   ]);
   t.deepEqual(spec.root, { path: `${SHARED}/cached/box/rootfs`, readonly: true });
   t.deepEqual(sharedNamespaces, {});
-  const through = make(folder, () => {}, nobody, false);
+  const through = make(folder, () => {}, { writeback: false });
   t.is(through.placements[0]?.target, "live/box/rootfs", "without writeback it is where volumes are");
   t.is(through.spec.root?.path, `${SHARED}/live/box/rootfs`);
 });
@@ -70,6 +72,34 @@ test("binds of folders and files are placed under their index", (t) => {
     { destination: "/data", type: "none", source: `${SHARED}/live/box/mounts/1`, options: ["rbind", "rw"] },
     { destination: "/etc/hosts", type: "bind", source: `${SHARED}/live/box/mounts/2`, options: ["ro"] },
   ]);
+});
+
+test("volumes of the pod's own are placed once, by their names; folders of them are found in the guest", (t) => {
+  const mounts = ["/work", "/part", "/again", "/had", "/other"].map((destination): Mount => ({ destination, source: "/etc", options: ["rbind", "ro"] }));
+  const work = { name: "fe01-7", source: "/var/work" };
+  const own = new Map<number, OwnVolume>([
+    [0, { ...work, below: "" }],
+    [1, { ...work, below: "a/b" }],
+    [2, { ...work, below: "" }],
+    [3, { name: "fe01-9", source: undefined, below: "" }],
+  ]);
+  for (const [writeback, tree] of [
+    [true, "cached"],
+    [false, "live"],
+  ] as const) {
+    const { spec, placements, podPlacements } = make(temporaryFolder(t), (changed) => (changed.mounts = mounts), { own, writeback });
+    const target = `${tree}/pause/own/fe01-7`;
+    t.deepEqual(podPlacements, [{ source: "/var/work", target, kind: "directory", recursive: false, readonly: "no", propagation: "private" }]);
+    t.deepEqual(
+      placements.map((placement) => placement.target),
+      [`${tree}/box/rootfs`, "live/box/mounts/4"],
+    );
+    const sources = [target, `${target}/a/b`, target, `${tree}/pause/own/fe01-9`, "live/box/mounts/4"];
+    t.deepEqual(
+      spec.mounts,
+      mounts.map((mount, index) => ({ ...mount, source: `${SHARED}/${sources[index]}` })),
+    );
+  }
 });
 
 test("propagation: the host's mounts come in where slave is asked for; shared is refused with the field", (t) => {
@@ -161,7 +191,7 @@ function joining(t: ExecutionContext, namespace: Namespace, findInPod: PodLookup
       const others = (spec.linux?.namespaces ?? []).filter(({ type }) => type !== namespace.type);
       Object.assign(spec.linux ?? {}, { namespaces: [...others, namespace] });
     },
-    findInPod,
+    { findInPod },
   );
 }
 

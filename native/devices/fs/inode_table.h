@@ -33,9 +33,11 @@ namespace tskata::devices::fs {
 //   /                      skeleton   entries come and go with containers
 //   /<container>           skeleton
 //   /<container>/rootfs    exclusive  the container's own: the guest may cache
+//   /<container>/own       skeleton
+//   /<container>/own/name  exclusive  a volume that is the pod's own, in the folder of the pod's first container
 //   /<container>/mounts    skeleton
 //   /<container>/mounts/n  shared     a volume that the host may change at any time
-enum class Policy { root, container, mounts, exclusive, shared };
+enum class Policy { root, container, own, mounts, exclusive, shared };
 
 // A node's descriptor, for as long as an operation needs it.
 using PathRef = std::shared_ptr<const os::Descriptor>;

@@ -48,7 +48,8 @@ class Server {
   size_t serve(std::span<const iovec> readable, std::span<const iovec> writable);
 
   // The host's next changes to what the guest knows of volumes, once there are some. The guest's agent is asked to replay them, and what it does for
-  // that is answered without an effect (replays.h). Never, where the guest writes back: such a tree has no volumes.
+  // that is answered without an effect (replays.h). Never, where the guest writes back: such a tree has no volumes but the
+  // pod's own.
   void next_changes(size_t most, HostWatch::Report report);
 
   // The guest is gone or starts anew.

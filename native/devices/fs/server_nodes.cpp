@@ -46,13 +46,14 @@ struct statx stat_of(int fd) {
 Policy policy_below(Policy parent, const std::string& name) {
   switch (parent) {
     case Policy::root: return Policy::container;
-    case Policy::container: return name == "rootfs" ? Policy::exclusive : Policy::mounts;
+    case Policy::container: return name == "rootfs" ? Policy::exclusive : name == "own" ? Policy::own : Policy::mounts;
+    case Policy::own: return Policy::exclusive;
     case Policy::mounts: return Policy::shared;
     default: return parent;
   }
 }
 
-// Seconds the guest may keep a name and its attributes. Only the container's own tree is worth keeping: a volume changes under us,
+// Seconds the guest may keep a name and its attributes. Only what is the pod's own is worth keeping: another volume changes under us,
 // and its atomic symlink swaps must be seen at once. Not for ever, since `docker cp` writes into a running container's tree too.
 uint64_t valid_seconds(Policy policy) { return policy == Policy::exclusive ? 5 : 0; }
 
