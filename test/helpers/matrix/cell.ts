@@ -1,5 +1,5 @@
 /** A cell of the matrix: something goes wrong, a remedy follows, and the host is as before. */
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Fault, VICTIMS, type Victim } from "../../../src/telemetry/fault.ts";
 import { joinPod, startPod } from "../pod.ts";
@@ -23,6 +23,13 @@ const HOOKS = ["createRuntime", "poststart", "poststop"];
 /** Every span's begin and end has a hook or a request to come from. */
 function withHooks(spec: Spec): void {
   spec.hooks = Object.fromEntries(HOOKS.map((name) => [name, [{ path: "/bin/true" }]]));
+}
+
+/** A volume of the pod's own: it is placed by whoever has it first, and stays when that one leaves. */
+function withOwnVolume(scratch: Scratch, spec: Spec): void {
+  const source = join(scratch.folder, "volumes/kubernetes.io~empty-dir/cache");
+  mkdirSync(source, { recursive: true });
+  spec.mounts.push({ destination: "/cache", type: "bind", source, options: ["rbind"] });
 }
 
 export async function runCell(scratch: Scratch, cell: Cell, id: string): Promise<string[]> {
@@ -116,10 +123,11 @@ async function strike(scratch: Scratch, problems: string[], verb: MatrixVerb, fa
   const early = fault.process === "sandbox" ? env : {};
   const pod = verb === "join" || verb === "leave" ? `${id}-pod` : undefined;
   if (pod !== undefined) await startPod(scratch, pod, () => {}, early);
-  const join = pod === undefined ? (): void => {} : await joinPod(scratch, pod);
+  const joinIt = pod === undefined ? (): void => {} : await joinPod(scratch, pod);
   const bundle = await scratch.sharedBundle((spec) => {
     withHooks(spec);
-    join(spec);
+    withOwnVolume(scratch, spec);
+    joinIt(spec);
   });
   if (verb === "create" || verb === "join") return await create(scratch, problems, id, bundle, env);
   await scratch.create(id, bundle, [], early);
