@@ -67,6 +67,9 @@ const KERNEL_PARAMETERS = [
   "tsc=reliable",
   // Nothing hostile runs in here, and emulated mitigations cost as much as real ones.
   ...["mitigations=off", "nokaslr", "audit=0", "nmi_watchdog=0"],
+  // QEMU 10's TCG goes on with its translation of a page's old code when a file server, another process, has put new code there; but not once the
+  // guest has cleared that page.
+  "init_on_alloc=1",
   ...["random.trust_cpu=on", "cgroup_no_v1=all"],
 ];
 

@@ -55,9 +55,12 @@ test("size and accelerator", (t) => {
   t.deepEqual([valuesOf(args, "-smp"), valuesOf(args, "-m")], [["3"], ["256M"]]);
   t.true(valuesOf(args, "-object").some((words) => words.includes("size=256M,share=on")));
   t.true(valuesOf(args, "-accel")[0]?.startsWith("tcg"));
-  const clock = (changes: Partial<QemuOptions>): boolean =>
-    (valuesOf(qemuArguments({ ...options, ...changes }), "-append")[0] ?? "").includes("tsc_early_khz=7 ");
+  const parameter = (word: string, changes: Partial<QemuOptions>): boolean =>
+    (valuesOf(qemuArguments({ ...options, ...changes }), "-append")[0] ?? "").split(" ").includes(word);
+  const clock = (changes: Partial<QemuOptions>): boolean => parameter("tsc_early_khz=7", changes);
   t.deepEqual([clock({}), clock({ tscKhz: 7 }), clock({ tscKhz: 7, accelerator: "kvm" })], [false, true, false]);
+  const clears = (changes: Partial<QemuOptions>): boolean => parameter("init_on_alloc=1", changes);
+  t.deepEqual([clears({}), clears({ accelerator: "kvm" })], [true, false], "what TCG has translated of a page goes with its old content");
   t.is(valuesOf(qemuArguments({ ...options, accelerator: "kvm" }), "-cpu")[0], "host");
 });
 
