@@ -162,7 +162,14 @@ interface TimelineSpan {
   readonly endNs: string;
 }
 
-const EXEC_SPANS = ["start the proxy", "hand over the descriptors", "exec in the guest", "serve exec", "connect the streams", "launch in the guest"] as const;
+const EXEC_SPANS = [
+  "start the proxy",
+  "hand over the descriptors",
+  "exec in the guest",
+  "serve exec",
+  "connect the exec's streams",
+  "launch the exec in the guest",
+] as const;
 
 /** What `exec true` costs from the caller's spawn to its wait, and where: the spans of that call, on the clock that its caller measures with. */
 export async function benchExec(turns = 30): Promise<void> {

@@ -8,7 +8,7 @@ import { ContainersService, ProcessesService, type WaitResponse } from "../proto
 import type { CreateRequest, CreateResponse, ExecRequest, KillRequest, ProcessInfo, ResizeRequest } from "../protocols/generated/control.ts";
 import type { SpanRecorder } from "../telemetry/spans.ts";
 import type { EventLog } from "./events.ts";
-import { closeAll, type Handoffs } from "./handoffs.ts";
+import { closeAll, type Descriptors, type Handoffs } from "./handoffs.ts";
 import { HostProcess } from "./host-process.ts";
 import type { Log } from "./log.ts";
 
@@ -58,7 +58,8 @@ export class Containers {
 
   async create(request: CreateRequest): Promise<CreateResponse> {
     const { containerId: id, exitFile } = request;
-    const host = await this.#connect(request.handoff);
+    const fds = await this.#take(request.handoff);
+    const host = await this.#spans.measure("connect the streams", () => HostProcess.connect(this.#vsock, fds, this.#callMs));
     try {
       if (this.#records.has(id)) throw new TskataError("exists", `container ${id} exists in this pod`);
       const inGuest = {
@@ -87,11 +88,12 @@ export class Containers {
   }
 
   async exec({ containerId: id, execId, process, subCgroup, handoff }: ExecRequest): Promise<CreateResponse> {
-    const host = await this.#connect(handoff);
+    const fds = await this.#take(handoff);
+    const host = await this.#spans.measure("connect the exec's streams", () => HostProcess.connect(this.#vsock, fds, this.#callMs));
     try {
       const record = this.#record(id);
       const request = { containerId: id, execId, process, subCgroup, stdio: host.stdio };
-      const { pid } = await this.#spans.measure("launch in the guest", () => this.#agent.call(ProcessesService.exec, request, this.#callMs));
+      const { pid } = await this.#spans.measure("launch the exec in the guest", () => this.#agent.call(ProcessesService.exec, request, this.#callMs));
       record.processes.set(execId, host);
       this.#begin(id, execId, host);
       host.beginInput();
@@ -102,9 +104,9 @@ export class Containers {
     }
   }
 
-  async #connect(handoff: CreateRequest["handoff"]): Promise<HostProcess> {
+  async #take(handoff: CreateRequest["handoff"]): Promise<Descriptors> {
     const fds = await this.#handoffs.take(handoff);
-    if (this.#failure === undefined) return await this.#spans.measure("connect the streams", () => HostProcess.connect(this.#vsock, fds, this.#callMs));
+    if (this.#failure === undefined) return fds;
     closeAll(Object.values(fds));
     throw new TskataError("unavailable", this.#failure);
   }

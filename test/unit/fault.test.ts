@@ -23,6 +23,15 @@ test("a fault point's name: process, span, edge, victim", (t) => {
   t.is(selectedFault("cli", "cli:create:end")?.span, "create");
 });
 
+// The sandbox process is started by create, which so has the variable of every verb's points there.
+test("no span of the sandbox process is create's and another verb's", (t) => {
+  const others = VERBS.filter((verb) => verb !== "create").flatMap((verb) => POINTS[verb].sandbox);
+  t.deepEqual(
+    others.filter((span) => POINTS.create.sandbox.includes(span)),
+    [],
+  );
+});
+
 /** A process that goes through a span, and says where it is. */
 function walker(t: ExecutionContext, folder: string, name: "cli" | "sandbox", fault: string): { child: ChildProcess; said: () => string } {
   const script = `const { SpanRecorder } = await import(${JSON.stringify(join(repository, "src/telemetry/spans.ts"))});

@@ -65,7 +65,7 @@ export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
   exec: {
     whole: "exec",
     cli: ["start the proxy", "hand over the descriptors", "exec in the guest"],
-    sandbox: ["serve exec", "connect the streams", "launch in the guest"],
+    sandbox: ["serve exec", "connect the exec's streams", "launch the exec in the guest"],
   },
   kill: { whole: "kill", cli: ["kill in the guest"], sandbox: ["serve kill"] },
   delete: {
