@@ -109,6 +109,7 @@ test("the victims of a point are the processes that are there", (t) => {
   t.deepEqual(at("create", "virtual machine", "end", "sandbox"), ["cli", "sandbox", "keeper", "hypervisor"]);
   t.deepEqual(at("delete", "delete", "begin"), ["cli", "sandbox", "keeper", "hypervisor", "proxy"]);
   t.deepEqual(at("delete", "delete", "end"), ["cli"]);
-  t.deepEqual(at("leave", "delete", "end"), ["cli", "sandbox", "keeper", "hypervisor"]);
+  t.deepEqual(at("leave", "remove the folders", "begin"), ["cli", "sandbox", "keeper", "hypervisor"]);
+  t.deepEqual(at("leave", "delete", "end"), ["cli"], "the others are there, but nothing says any more who they are");
   t.deepEqual(at("exec", "serve exec", "end", "sandbox"), ["cli", "sandbox", "keeper", "hypervisor", "proxy"]);
 });

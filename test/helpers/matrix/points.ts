@@ -25,6 +25,11 @@ const ENTER = [
   "create in the guest",
   "tell that it is created",
 ];
+/** Once the folder of a container that leaves has gone, the command does not know its pod any more. */
+const LEFT: readonly At[] = [
+  ["cli", "remove the folders", "begin"],
+  ["sandbox", "serve delete", "end"],
+];
 
 /** `join` is the create of a container that enters a running pod, `leave` the delete of one that others outlive. */
 export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
@@ -107,6 +112,9 @@ export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
     cli: ["end the processes", "leave the pod", "remove the cgroups", "remove the folders", "poststop hooks"],
     sandbox: ["serve delete"],
     last: {
+      sandbox: LEFT,
+      keeper: LEFT,
+      hypervisor: LEFT,
       proxy: [["cli", "end the processes", "begin"]],
     },
   },
