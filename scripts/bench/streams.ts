@@ -167,7 +167,7 @@ const EXEC_SPANS = [
   "hand over the descriptors",
   "exec in the guest",
   "serve exec",
-  "connect the exec's streams",
+  "connect the streams of an exec",
   "launch the exec in the guest",
 ] as const;
 

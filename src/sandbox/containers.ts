@@ -89,7 +89,7 @@ export class Containers {
 
   async exec({ containerId: id, execId, process, subCgroup, handoff }: ExecRequest): Promise<CreateResponse> {
     const fds = await this.#take(handoff);
-    const host = await this.#spans.measure("connect the exec's streams", () => HostProcess.connect(this.#vsock, fds, this.#callMs));
+    const host = await this.#spans.measure("connect the streams of an exec", () => HostProcess.connect(this.#vsock, fds, this.#callMs));
     try {
       const record = this.#record(id);
       const request = { containerId: id, execId, process, subCgroup, stdio: host.stdio };

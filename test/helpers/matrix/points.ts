@@ -70,7 +70,7 @@ export const POINTS: Readonly<Record<MatrixVerb, Points>> = {
   exec: {
     whole: "exec",
     cli: ["start the proxy", "hand over the descriptors", "exec in the guest"],
-    sandbox: ["serve exec", "connect the exec's streams", "launch the exec in the guest"],
+    sandbox: ["serve exec", "connect the streams of an exec", "launch the exec in the guest"],
   },
   kill: { whole: "kill", cli: ["kill in the guest"], sandbox: ["serve kill"] },
   delete: {
