@@ -47,19 +47,17 @@ void set_all_attributes(int fd, const Mount& mount) {
   set_attributes(fd, mount.attr_set, mount.attr_clear, false, step_of(mount));
 }
 
-int clone_tree(const std::string& path, bool recursive, const std::string& step) {
-  const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0);
-  return attempt(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), flags)), step);
+os::Descriptor clone_tree(const os::Descriptor& source, bool recursive, const std::string& step) {
+  const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  return os::Descriptor(attempt(static_cast<int>(::syscall(SYS_open_tree, source.get(), "", flags)), step));
 }
 
-// Of the folder or file itself: a container of the pod that may write to what is above could have put a symlink to the guest's own files in the way.
-int clone_source(const std::string& path, bool recursive, const std::string& step) {
+// The folder or file itself: a container of the pod that may write to what is above could have put a symlink to the guest's own files in the way.
+os::Descriptor open_source(const std::string& path, const std::string& step) {
   open_how how{};
   how.flags = O_PATH | O_CLOEXEC;
   how.resolve = RESOLVE_NO_SYMLINKS;
-  const os::Descriptor source(attempt(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how)), step));
-  const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
-  return attempt(static_cast<int>(::syscall(SYS_open_tree, source.get(), "", flags)), step);
+  return os::Descriptor(attempt(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how)), step));
 }
 
 void attach(int tree, int target, const std::string& step) {
@@ -72,7 +70,7 @@ os::Descriptor make_target(const Root& root, const std::string& target, bool fol
 
 void bind(const Root& root, const Mount& mount) {
   const std::string step = step_of(mount);
-  const os::Descriptor tree(clone_source(mount.source, (mount.options & mount_recursive_bind) != 0, step));
+  const os::Descriptor tree = clone_tree(open_source(mount.source, step), (mount.options & mount_recursive_bind) != 0, step);
   set_all_attributes(tree.get(), mount);
   attach(tree.get(), make_target(root, mount.target, is_folder(tree.get())).get(), step);
 }
@@ -111,7 +109,7 @@ void copy_up(const Root& root, const Mount& mount) {
   const os::Descriptor from(attempt(::open(os::proc_path(covered.get()).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), step));
   const os::Descriptor to(attempt(::open(draft.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), step));
   copy_folder(from.get(), to.get());
-  const os::Descriptor tree(clone_tree(draft, false, step));
+  const os::Descriptor tree = clone_tree(to, false, step);
   attempt(::umount2(draft.c_str(), 2 /* MNT_DETACH */), step);
   if ((mount.flags & 1) != 0) set_attributes(tree.get(), MOUNT_ATTR_RDONLY, 0, false, step);
   attach(tree.get(), covered.get(), step);
@@ -165,7 +163,7 @@ void make_readonly(const Root& root, const std::string& path) {
     if (errno == ENOENT || errno == ENOTDIR) return;
     throw StepError(step, errno);
   }
-  const os::Descriptor tree(clone_tree(os::proc_path(target.get()), true, step));
+  const os::Descriptor tree = clone_tree(target, true, step);
   set_attributes(tree.get(), MOUNT_ATTR_RDONLY, 0, true, step);
   attach(tree.get(), target.get(), step);
 }
@@ -183,7 +181,7 @@ void mask(const Root& root, const std::string& path) {
   }
   const os::Descriptor null = root.find("/dev/null");
   attempt(null ? 0 : -1, step);
-  const os::Descriptor tree(clone_tree(os::proc_path(null.get()), false, step));
+  const os::Descriptor tree = clone_tree(null, false, step);
   attach(tree.get(), target.get(), step);
 }
 

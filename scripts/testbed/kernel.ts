@@ -15,8 +15,8 @@ const LOG = "testbed-kernel";
 export interface TestbedKernel {
   readonly image: string;
   readonly version: string;
-  /** /lib/modules/<version> of the package, with modules.dep and modules.alias. */
-  readonly modules: string;
+  /** /lib/modules/<version> of the package, with modules.dep and modules.alias; absent: all that is needed is built in. */
+  readonly modules?: string;
 }
 
 /** Fetched once for each version that apt offers. */
@@ -96,7 +96,7 @@ function moduleName(file: string): string {
   return (file.split("/").at(-1) ?? "").replace(/\.ko$/, "").replaceAll("-", "_");
 }
 
-export function readModuleLists({ modules }: TestbedKernel): ModuleLists {
+export function readModuleLists(modules: string): ModuleLists {
   const read = (name: string): string => readFileSync(join(modules, name), "utf8");
   return { dependencies: read("modules.dep"), builtIn: read("modules.builtin") };
 }

@@ -17,7 +17,7 @@ export const DESCRIPTORS = { console: 3, stdout: 4, stderr: 5 } as const;
  * What the initramfs needs to reach the shared root and to make /tmp; all else is loaded from there. ext4 asks for crc32c by its name in the kernel's
  * cryptography, so that no list of modules says that it needs one.
  */
-export const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "loop", "crc32c_generic", "ext4"];
+const EARLY_MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "loop", "crc32c_generic", "ext4"];
 
 export interface Machine {
   readonly qemu: Qemu;
@@ -99,14 +99,15 @@ export interface Job {
 
 /** Busybox, the scripts beside this file, early modules and the job. */
 export function initramfs(kernel: TestbedKernel, job: Job): Buffer {
-  const modules = loadOrder(EARLY_MODULES, readModuleLists(kernel));
+  const { modules } = kernel;
+  const early = modules === undefined ? [] : loadOrder(EARLY_MODULES, readModuleLists(modules)).map((file) => join(modules, file));
   const script = (name: string): Buffer => readFileSync(join(import.meta.dirname, name));
   const files: ArchiveFile[] = [
     { path: "bin/busybox", data: readFileSync("/bin/busybox"), mode: 0o755 },
     { path: "init", data: script("init.sh"), mode: 0o755 },
     { path: "main.sh", data: script("main.sh") },
-    ...modules.map((file) => ({ path: `modules/${baseName(file)}`, data: readFileSync(join(kernel.modules, file)) })),
-    { path: "modules/order", data: lines(modules.map(baseName)) },
+    ...early.map((file) => ({ path: `modules/${baseName(file)}`, data: readFileSync(file) })),
+    { path: "modules/order", data: lines(early.map(baseName)) },
     { path: "job/settings", data: settings(kernel, job) },
     { path: "job/kept", data: lines(job.kept) },
     { path: "job/command", data: commandScript(job) },
@@ -115,7 +116,7 @@ export function initramfs(kernel: TestbedKernel, job: Job): Buffer {
 }
 
 function settings(kernel: TestbedKernel, { marker, results }: Job): string {
-  const values = { marker, results: results ? "yes" : "no", version: kernel.version, modules: kernel.modules };
+  const values = { marker, results: results ? "yes" : "no", version: kernel.version, modules: kernel.modules ?? "" };
   return lines(Object.entries(values).map(([name, value]) => `${name}=${shellQuote(value)}`));
 }
 

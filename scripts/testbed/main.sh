@@ -17,11 +17,13 @@ $busybox ip link set lo up
 ulimit -n 1048576
 
 # The host need not have kmod: ours loads what is asked for by name, and what the kernel asks for (an overlay, a veth, …).
-$busybox ln -s busybox /run/testbed/modprobe
-$busybox mkdir -p /lib/modules
-[ -e "/lib/modules/$version" ] || $busybox ln -s "$modules" "/lib/modules/$version"
-echo /run/testbed/modprobe >/proc/sys/kernel/modprobe
-$busybox modprobe -a kvm_amd tun loop vhost_vsock
+if [ -n "$modules" ]; then
+  $busybox ln -s busybox /run/testbed/modprobe
+  $busybox mkdir -p /lib/modules
+  [ -e "/lib/modules/$version" ] || $busybox ln -s "$modules" "/lib/modules/$version"
+  echo /run/testbed/modprobe >/proc/sys/kernel/modprobe
+  $busybox modprobe -a kvm_amd tun loop vhost_vsock
+fi
 
 while [ ! -c /dev/vport0p1 ] || [ ! -c /dev/vport0p2 ]; do $busybox usleep 10000; done
 exec 3>/dev/vport0p1 4>/dev/vport0p2

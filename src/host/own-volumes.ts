@@ -38,7 +38,7 @@ interface Own extends Folder {
 
 interface Bind {
   readonly index: number;
-  readonly folder: ShownFolder;
+  readonly source: string;
   readonly named: boolean;
   readonly slave: boolean;
 }
@@ -49,12 +49,19 @@ const POD_UID = "io.kubernetes.cri.sandbox-uid";
 /** By the index of the bind. `warn` hears of what the annotation names and is a volume like any other all the same. */
 export function ownVolumes(
   bundle: Bundle,
-  ofPod: readonly PodVolume[],
+  volumes: () => readonly PodVolume[],
   warn: (message: string) => void,
-  table: readonly MountEntry[] = readMounts(),
+  hostMounts: () => readonly MountEntry[] = readMounts,
 ): Map<number, OwnVolume> {
   const { mounts = [], annotations = {} } = bundle.spec;
-  const binds = folderBinds(bundle, namedAsOwn(mounts, annotations), table);
+  const sources = folderBinds(bundle, namedAsOwn(mounts, annotations));
+  // Most containers bind files alone, and a host may have thousands of mounts.
+  if (sources.length === 0) return new Map();
+  const [ofPod, table] = [volumes(), hostMounts()];
+  const binds = sources.flatMap((bind) => {
+    const folder = shownFolder(bind.source, table);
+    return folder === undefined ? [] : [{ ...bind, folder }];
+  });
   const live: Folder[] = [...ofPod.filter(({ own }) => own === undefined), ...binds.filter(({ slave }) => slave).map(({ folder }) => folder)];
   const own: Own[] = ofPod.flatMap(({ own: name, ...folder }) => (name === undefined ? [] : [{ ...folder, name, source: undefined }]));
   const wanted = binds.flatMap((bind) => (bind.slave ? [] : (emptyDirOf(bind.folder, annotations[POD_UID], table) ?? (bind.named ? bind.folder : []))));
@@ -92,13 +99,12 @@ export function volumesOfPod(sandboxPid: number, sharedFolder: string): PodVolum
   });
 }
 
-function folderBinds({ spec, folder: bundleFolder }: Bundle, named: ReadonlySet<number>, table: readonly MountEntry[]): Bind[] {
+function folderBinds({ spec, folder: bundleFolder }: Bundle, named: ReadonlySet<number>): Bind[] {
   return (spec.mounts ?? []).flatMap((mount, index) => {
     const source = bindSource(mount, bundleFolder);
     const kind = isBind(mount) ? kindOf(source) : undefined;
     if (named.has(index) && kind === "file") refuseOwn(mount.destination, "is a file: a volume of the pod's own is a folder");
-    const folder = kind === "folder" ? shownFolder(source, table) : undefined;
-    return folder === undefined ? [] : [{ index, folder, named: named.has(index), slave: isSlave(mount) }];
+    return kind === "folder" ? [{ index, source, named: named.has(index), slave: isSlave(mount) }] : [];
   });
 }
 

@@ -101,7 +101,7 @@ async function make(work: Work): Promise<ProxyProcess> {
   const { options, bundle, undo } = work;
   await work.spans.measure("make the cgroup", () => makeCgroup(work));
   const pod = podOf(work);
-  const own = ownVolumes(bundle, pod.volumes(), (message) => options.logger.warning(message));
+  const own = ownVolumes(bundle, pod.volumes, (message) => options.logger.warning(message));
   const guest = guestSpec(options.id, bundle, pod, own);
   const sandbox = await pod.enter();
 
@@ -199,7 +199,7 @@ interface OtherPod {
 /** The pod that the container goes to. */
 interface Pod extends GuestPod {
   /** That its containers have by now. */
-  volumes(): readonly PodVolume[];
+  readonly volumes: () => readonly PodVolume[];
   enter(): Promise<PodSandbox>;
 }
 

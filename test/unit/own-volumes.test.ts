@@ -23,7 +23,12 @@ function decided(t: ExecutionContext, mounts: Mount[], { annotations = {}, ofPod
   const spec = specTemplate({ rootless: false, uid: 0, gid: 0 });
   const bundle = loadBundle(writeBundle(temporaryFolder(t), { ...spec, mounts, annotations }), () => {});
   const warnings: string[] = [];
-  const own = ownVolumes(bundle, ofPod, (message) => warnings.push(message), table);
+  const own = ownVolumes(
+    bundle,
+    () => ofPod,
+    (message) => warnings.push(message),
+    () => table,
+  );
   const found = [...own].map(([index, { name, source, below }]) => [index, source ?? `the pod's ${name}`, below] as const);
   return { own: found, names: [...own.values()].map(({ name }) => name), warnings };
 }
@@ -109,6 +114,15 @@ test("files, sources that are not there, rslave, other volumes and what is no bi
   t.deepEqual(decided(t, mounts).own, []);
   for (const option of ["rslave", "slave"]) t.deepEqual(decided(t, [bind(cache, "/a", option)]).own, [], option);
   t.deepEqual(decided(t, [bind(cache, "/a"), bind(cache, "/b", "rslave")]).own, [], "one folder is not kept here and live there");
+});
+
+test("where no folder is bound, neither the pod's volumes nor the host's mounts are looked at", (t) => {
+  const file = join(temporaryFolder(t), "file");
+  writeFileSync(file, "");
+  const spec = { ...specTemplate({ rootless: false, uid: 0, gid: 0 }), mounts: [bind(file, "/etc/hosts"), bind(`${file}-none`, "/none")] };
+  const bundle = loadBundle(writeBundle(temporaryFolder(t), spec), () => {});
+  const never = (): never => t.fail("looked at") as never;
+  t.is(ownVolumes(bundle, never, never, never).size, 0);
 });
 
 test("another pod's emptyDir is not, where containerd says whose pod it is", (t) => {

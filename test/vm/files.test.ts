@@ -9,14 +9,16 @@ import { createInterface } from "node:readline";
 import test, { type ExecutionContext } from "ava";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { TEST_DISK } from "../helpers/host.ts";
+import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { amount, describe, hangLimitMs, outcomeOf, Scratch, type Spec } from "../helpers/tskata.ts";
+import { after } from "../helpers/waits.ts";
 
 const full = process.env["TSKATA_TEST_FULL"] === "1";
 const scratch = new Scratch("files");
 const host = (path: string): string => join(scratch.folder, path);
 const program = host("fsops");
-const hostMounts: string[] = [];
+const hostMounts = new HostMounts();
 /** The pod's own. */
 const EMPTY_DIR = "pods/uid/volumes/kubernetes.io~empty-dir/own";
 /** Far more than the guest takes to do once more what the host has done. */
@@ -24,7 +26,7 @@ const TOLD_MS = 500;
 
 test.after.always("clean up", async () => {
   await scratch.cleanUp().catch(() => {});
-  for (const point of hostMounts.reverse()) spawnSync("umount", ["-l", point]);
+  hostMounts.unmountAll();
   await scratch.cleanUp();
 });
 
@@ -32,12 +34,6 @@ function run(command: string, args: string[]): string {
   const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
   if (status !== 0) throw new Error(`${command} ${args.join(" ")}: exit ${status} ${stderr} ${error ?? ""}`);
   return stdout;
-}
-
-function mount(point: string, ...args: string[]): void {
-  mkdirSync(point, { recursive: true });
-  run("mount", [...args, point]);
-  hostMounts.push(point);
 }
 
 const CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID SETUID SETGID MKNOD SETFCAP SYS_ADMIN KILL".split(" ").map((name) => `CAP_${name}`);
@@ -63,13 +59,13 @@ test.before("the pod: two containers with volumes in common", async (t) => {
     mkdirSync(host(folder), { recursive: true });
   writeFileSync(host("file"), "one file");
   // A shared mount, as everything is where systemd has set the host up; with another below it.
-  mount(host("nested"), "-t", "tmpfs", TEST_DISK);
+  hostMounts.mount(host("nested"), "-t", "tmpfs", TEST_DISK);
   run("mount", ["--make-shared", host("nested")]);
   mkdirSync(host("nested/plain/below"), { recursive: true });
   mkdirSync(host("nested/later"));
-  mount(host("nested/plain"), "-t", "tmpfs", TEST_DISK);
+  hostMounts.mount(host("nested/plain"), "-t", "tmpfs", TEST_DISK);
   writeFileSync(host("nested/plain/deep"), "deep");
-  mount(host("small"), "-t", "tmpfs", "-o", "size=3m", TEST_DISK);
+  hostMounts.mount(host("small"), "-t", "tmpfs", "-o", "size=3m", TEST_DISK);
   const one = (spec: Spec): void =>
     container(spec, [
       ["volume", "/vol"],
@@ -180,7 +176,7 @@ test.serial("a user's quota is EDQUOT, after as much as on the host", async (t) 
   try {
     run("truncate", ["-s", "16M", image]);
     run("mkfs.ext4", ["-q", "-m", "0", "-O", "quota,^has_journal", "-E", "quotatype=usrquota", image]);
-    mount(host("nested/later"), "-o", "loop,usrquota", image);
+    hostMounts.mount(host("nested/later"), "-o", "loop,usrquota", image);
   } catch (error) {
     t.log(`not tested: this host mounts no ext4 with quotas (CONFIG_QFMT_V2, loop devices): ${(error as Error).message}`);
     t.pass();
@@ -291,7 +287,7 @@ test.serial("a volume: content, size and names that the host changes are seen at
   writeFileSync(file, "first");
   const watcher = watch("/vol/live");
   // A change that comes while the one before is still being told to the guest's inotify may be seen a moment later (docs/files.md).
-  const afterwards = async (): Promise<void> => await new Promise((wake) => setTimeout(wake, TOLD_MS));
+  const afterwards = async (): Promise<void> => await after(TOLD_MS);
   t.is(await watcher.look(), "kept first (5) mapped firs new first");
   await afterwards();
   writeFileSync(file, "other");
@@ -357,7 +353,7 @@ test.serial("the root filesystem: what the guest may keep is right again after f
   const watcher = watch("/changed");
   t.regex(await watcher.look(), /new before$/);
   writeFileSync(file, "afterwards");
-  await new Promise((wake) => setTimeout(wake, 6000));
+  await after(6000);
   t.is(await watcher.look(), "kept before (6) mapped befo new afterwards", "by its name; who has it open keeps what it was");
   await watcher.end();
 });
@@ -396,7 +392,7 @@ test.serial("a bind shows its own mount, rbind those below it; rro is read-only 
 test.serial("propagation: what the host mounts later comes in by rslave alone; rshared is refused with the field", async (t) => {
   t.timeout(hangLimitMs * 2);
   mkdirSync(host("nested/mounted"));
-  mount(host("nested/mounted"), "-t", "tmpfs", TEST_DISK);
+  hostMounts.mount(host("nested/mounted"), "-t", "tmpfs", TEST_DISK);
   writeFileSync(host("nested/mounted/late"), "late");
   t.is(await scratch.sh("one", "cat /nested-slave/mounted/late"), "late");
   t.is(await scratch.sh("one", "ls /nested-rbind/mounted /nested-bind/mounted"), "/nested-bind/mounted:\n\n/nested-rbind/mounted:");

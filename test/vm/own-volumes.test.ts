@@ -7,10 +7,13 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "no
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test, { type ExecutionContext } from "ava";
+import { readMounts } from "../../src/host/mount-table.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { type HostState, TEST_DISK } from "../helpers/host.ts";
+import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { hangLimitMs, Scratch, type Spec } from "../helpers/tskata.ts";
+import { after, until } from "../helpers/waits.ts";
 
 const scratch = new Scratch("own-volumes");
 const host = (path: string): string => join(scratch.folder, path);
@@ -20,34 +23,19 @@ const memory = host(`${EMPTY_DIRS}/memory`);
 const memoryPart = host(`${EMPTY_DIRS}/memory-part`);
 const busy = host(`${EMPTY_DIRS}/busy`);
 const subPath = (name: string): string => host(`pods/uid/volume-subpaths/${name}`);
-const hostMounts: string[] = [];
+const hostMounts = new HostMounts();
 /** Longer than anything written may wait, and than names may be kept. */
 const SETTLED_MS = 2500;
 const KEPT_MS = 6000;
 
 test.after.always("clean up", async () => {
   await scratch.cleanUp().catch(() => {});
-  for (const point of hostMounts.reverse()) spawnSync("umount", ["-l", point]);
+  hostMounts.unmountAll();
   await scratch.cleanUp();
 });
 
-function mount(point: string, ...args: string[]): void {
-  mkdirSync(point, { recursive: true });
-  const { status, stderr } = spawnSync("mount", [...args, point], { encoding: "utf8" });
-  if (status !== 0) throw new Error(`mount ${args.join(" ")} ${point}: ${stderr}`);
-  hostMounts.push(point);
-}
-
 function bind(spec: Spec, source: string, destination: string, ...options: string[]): void {
   spec.mounts.push({ destination, type: "bind", source, options: ["rbind", "rprivate", ...options] });
-}
-
-async function after(milliseconds: number): Promise<void> {
-  await new Promise((wake) => setTimeout(wake, milliseconds));
-}
-
-async function until(done: () => boolean, what: string): Promise<void> {
-  for (const end = Date.now() + hangLimitMs; !done(); await after(20)) if (Date.now() > end) throw new Error(`never: ${what}`);
 }
 
 /** A shell that stays: a line in it takes milliseconds, so two follow each other well within what the guest may keep. */
@@ -89,15 +77,15 @@ test.before("the pod: two containers with volumes in common", async (t) => {
   for (const folder of [cache, busy, host("volume"), host("anonymous/below"), host("reference"), host("tools")]) mkdirSync(folder, { recursive: true });
   mkdirSync(join(cache, "deep/part"), { recursive: true });
   for (const name of ["fsops", "watch"]) buildFixture(name, host(`tools/${name}`));
-  mount(memory, "-t", "tmpfs", TEST_DISK);
+  hostMounts.mount(memory, "-t", "tmpfs", TEST_DISK);
   mkdirSync(join(memory, "part"));
-  mount(memoryPart, "-t", "tmpfs", TEST_DISK);
+  hostMounts.mount(memoryPart, "-t", "tmpfs", TEST_DISK);
   mkdirSync(join(memoryPart, "part"));
-  mount(join(busy, "mounted"), "-t", "tmpfs", TEST_DISK);
+  hostMounts.mount(join(busy, "mounted"), "-t", "tmpfs", TEST_DISK);
   // As kubelet does for a subPath.
-  mount(subPath("cache/two/0"), "--bind", join(cache, "deep/part"));
-  mount(subPath("memory/two/1"), "--bind", join(memory, "part"));
-  mount(subPath("memory-part/one/0"), "--bind", join(memoryPart, "part"));
+  hostMounts.mount(subPath("cache/two/0"), "--bind", join(cache, "deep/part"));
+  hostMounts.mount(subPath("memory/two/1"), "--bind", join(memory, "part"));
+  hostMounts.mount(subPath("memory-part/one/0"), "--bind", join(memoryPart, "part"));
   before = scratch.host();
   await startPod(scratch, "one", (spec) => {
     spec.annotations = { ...spec.annotations, "io.tskata.own-volumes": "/anonymous" };
@@ -136,7 +124,9 @@ async function shownAt(shell: Shell, point: string): Promise<string> {
 /** Mounts in the sandbox process's mount namespace that are own volumes, by name. */
 function ownMounts(id: string): string[] {
   const { sandboxPid } = scratch.pod(id);
-  return [...readFileSync(`/proc/${sandboxPid}/mountinfo`, "utf8").matchAll(/ \S*\/shared\/\w+\/[^/ ]+\/own\/(\S+) /g)].map((match) => match[1] ?? "").sort();
+  return readMounts(sandboxPid)
+    .flatMap(({ point }) => /\/shared\/\w+\/[^/]+\/own\/(.+)$/.exec(point)?.[1] ?? [])
+    .sort();
 }
 
 function nameOf(folder: string): string {

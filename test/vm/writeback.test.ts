@@ -10,6 +10,7 @@ import { buildFixture } from "../helpers/fixtures.ts";
 import { TEST_DISK } from "../helpers/host.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { describe, hangLimitMs, Scratch } from "../helpers/tskata.ts";
+import { after, until } from "../helpers/waits.ts";
 
 const scratch = new Scratch("writeback");
 const host = (path: string): string => join(scratch.folder, path);
@@ -23,14 +24,6 @@ test.after.always("clean up", async () => {
   spawnSync("umount", ["-l", host("bundle-full/rootfs")]);
   await scratch.cleanUp();
 });
-
-async function after(milliseconds: number): Promise<void> {
-  await new Promise((wake) => setTimeout(wake, milliseconds));
-}
-
-async function until(done: () => boolean, what: string): Promise<void> {
-  for (const end = Date.now() + hangLimitMs; !done(); await after(20)) if (Date.now() > end) throw new Error(`never: ${what}`);
-}
 
 /** Starts a program in a container and waits for its first line. */
 async function started(id: string, ...args: string[]): Promise<{ end: () => Promise<void> }> {

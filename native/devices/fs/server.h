@@ -124,7 +124,7 @@ class Server {
     fuse_attr_out reply;
     std::optional<statx_timestamp> birth;
   };
-  Look look_at_node(const Request& request, uint32_t flags, uint64_t handle);
+  Look look_at_node(const Request& request, uint32_t flags, uint64_t handle, unsigned further = 0);
   size_t read_directory(Request& request, bool plus);
   void change_attributes(const Request& request, const fuse_setattr_in& in, Inode& inode, int path);
   size_t remove_name(Request& request, int flags);

@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t max_symlink = 4095;
 constexpr uint32_t max_forgets = 1024 * 1024 / sizeof(fuse_forget_one);
-constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID | STATX_BTIME;
+constexpr unsigned statx_mask = STATX_BASIC_STATS | STATX_MNT_ID;
 
 // None where there is no such name.
 os::Descriptor open_component(int folder, const std::string& name) {
@@ -37,9 +37,9 @@ bool is_kept_back(int folder, const std::string& name) {
   return name == "mem" || ::statx(folder, ("self/task/" + name).c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &facts) == 0;
 }
 
-struct statx stat_of(int fd) {
+struct statx stat_of(int fd, unsigned further = 0) {
   struct statx out {};
-  os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, statx_mask, &out), "statx");
+  os::checked(::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, statx_mask | further, &out), "statx");
   return out;
 }
 
@@ -187,13 +187,13 @@ fuse_attr_out Server::attributes_reply(const Inode& inode, const struct statx& f
   return out;
 }
 
-// Attributes of the request's node, by an open file of it where the guest names one.
-Server::Look Server::look_at_node(const Request& request, uint32_t flags, uint64_t handle) {
+// Attributes of the request's node, by an open file of it where the guest names one. `further` ones cost a filesystem of the host's more, maybe.
+Server::Look Server::look_at_node(const Request& request, uint32_t flags, uint64_t handle, unsigned further) {
   const uint64_t node = request.header().nodeid;
   if (Replays::is_ghost(node)) return {Replays::ghost_attributes(node), {}};
   const InodeRef inode = inodes_.get(node);
   const bool by_handle = (flags & FUSE_GETATTR_FH) != 0;
-  const struct statx from = stat_of(by_handle ? handles_.get(handle)->fd.get() : inodes_.path(*inode)->get());
+  const struct statx from = stat_of(by_handle ? handles_.get(handle)->fd.get() : inodes_.path(*inode)->get(), further);
   Look out{attributes_reply(*inode, from), {}};
   if (!by_handle && of_agent(request)) out.reply.attr.nlink = std::max(out.reply.attr.nlink, 1u);  // of a file whose removal is replayed later
   if ((from.stx_mask & STATX_BTIME) != 0) out.birth = from.stx_btime;
@@ -207,7 +207,7 @@ size_t Server::getattr(Request& request) {
 
 size_t Server::statx(Request& request) {
   const auto in = request.take<StatxIn>();
-  const Look look = look_at_node(request, in.getattr_flags, in.fh);
+  const Look look = look_at_node(request, in.getattr_flags, in.fh, STATX_BTIME);
   const fuse_attr& from = look.reply.attr;
   StatxOut out{};
   out.attr_valid = look.reply.attr_valid;

@@ -409,8 +409,7 @@ void VsockDevice::on_guest_reset(Connection& connection) {
     const Connected connected = std::exchange(connection.connected, nullptr);
     connected(ECONNREFUSED, 0);
   }
-  connection.guest_reset = true;
-  if (connection.buffered() == 0) close_connection(connection);
+  close_when_delivered(connection);
 }
 
 // -- host to guest -------------------------------------------------------------------------------------------------------
@@ -539,12 +538,15 @@ void VsockDevice::send_reset(const PacketHeader& to) {
 void VsockDevice::end_connections() {
   std::vector<Connection*> all;
   for (const auto& [key, connection] : connections_) all.push_back(connection.get());
-  for (Connection* const connection : all) {
-    connection->guest_reset = true;
-    if (connection->buffered() == 0) close_connection(*connection);
-  }
+  for (Connection* const connection : all) close_when_delivered(*connection);
   control_.clear();
   ready_.clear();
+}
+
+// The guest's end has gone; what came from it may still wait for the host's reader.
+void VsockDevice::close_when_delivered(Connection& connection) {
+  connection.guest_reset = true;
+  if (connection.buffered() == 0) close_connection(connection);
 }
 
 void VsockDevice::close_connection(Connection& connection) {

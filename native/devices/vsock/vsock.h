@@ -91,6 +91,7 @@ class VsockDevice final : public virtio::Device {
   void send_control(Connection& connection, uint16_t op, uint32_t flags = 0);
   void send_reset(const PacketHeader& to);
   void end_connections();
+  void close_when_delivered(Connection& connection);
   void close_connection(Connection& connection);
   void fault(size_t queue, const std::exception& error);
 

@@ -16,8 +16,7 @@ import { cachedKernel } from "../../../guest-kernel/build.ts";
 import { FS_PATIENCE_US } from "../../../src/hypervisor/machine.ts";
 import { median } from "../../lib/median.ts";
 import { cacheFolder, hashOf, pinnedNode, repository, step } from "../../lib/steps.ts";
-import type { TestbedKernel } from "../../testbed/kernel.ts";
-import { EARLY_MODULES, VIRTIOFSD } from "../../testbed/machine.ts";
+import { VIRTIOFSD } from "../../testbed/machine.ts";
 import { exited, startServer } from "../../testbed/servers.ts";
 import { hostRunsKvm, runInTestbed } from "../../testbed.ts";
 import { must } from "../must.ts";
@@ -148,7 +147,8 @@ async function measure(folder: string, trees: string, turns: number, rows: strin
       CONTESTANTS: asked.join(" "),
     },
     memoryMib: GUEST_MEMORY_MIB,
-    kernel: await kernelOfPods(folder),
+    // All of it is built in.
+    kernel: { image: join(await cachedKernel(["scripts/bench/fs/kernel.config"]), "vmlinux"), version: "bench" },
     accelerator,
     shares,
     devices: asked.includes("9p") ? ["-fsdev", ninep[0], "-device", ninep[1]] : [],
@@ -156,15 +156,6 @@ async function measure(folder: string, trees: string, turns: number, rows: strin
   });
   if (status !== 0) throw new Error(`the guest's side ended with ${status}`);
   return times;
-}
-
-/** With what kernel.config adds to it; all of it is built in. */
-async function kernelOfPods(folder: string): Promise<TestbedKernel> {
-  const modules = join(folder, "modules");
-  mkdirSync(modules);
-  writeFileSync(join(modules, "modules.dep"), "");
-  writeFileSync(join(modules, "modules.builtin"), EARLY_MODULES.map((name) => `${name}.ko\n`).join(""));
-  return { image: join(await cachedKernel(["scripts/bench/fs/kernel.config"]), "vmlinux"), version: "bench", modules };
 }
 
 async function startServers(folder: string, trees: string, patienceUs: number, children: ChildProcess[]): Promise<Record<string, string>> {
