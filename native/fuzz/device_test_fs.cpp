@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "devices/fs/protocol.h"
+#include "devices/fs/replays.h"
 #include "fuzz/fs_guest.h"
 #include "keeper/client.h"
 
@@ -714,6 +715,13 @@ void host_changes() {
   const auto made = guest.call(FUSE_MKDIR, folder, mkdir).as<fuse_entry_out>();
   expect(made.nodeid == guest.lookup(folder, "made").as<fuse_entry_out>().nodeid, "the replay is answered with the folder that is there");
   expect(guest.call(FUSE_MKDIR, folder, mkdir).error == EEXIST, "a change is replayed once");
+  fuse_setattr_in times{};
+  times.valid = FATTR_MTIME;
+  times.mtime = devices::fs::replayed_time;
+  const auto replayed = guest.call(FUSE_SETATTR, made.nodeid, bytes_of(times)).as<fuse_attr_out>();
+  const auto asked = guest.call(FUSE_GETATTR, made.nodeid, bytes_of(fuse_getattr_in{})).as<fuse_attr_out>();
+  expect(replayed.attr.mtime == asked.attr.mtime && replayed.attr.mtimensec != asked.attr.mtimensec, "data of before is not taken for that of after");
+  expect((replayed.attr.flags & devices::fs::attribute_unchanged) != 0 && asked.attr.flags == 0, "a replay changes no attributes");
   expect(guest.call(FUSE_RMDIR, folder, text("own")).error == 0 && !files::exists(volume + "/own"), "what was not announced is done");
   expect(guest.call(FUSE_LOOKUP, root, text(".node-" + std::to_string(folder))).as<fuse_entry_out>().nodeid == folder,
          "a watched folder by its node");

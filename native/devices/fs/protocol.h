@@ -7,6 +7,8 @@ namespace tskata::devices::fs {
 constexpr uint32_t opcode_statx = 52;
 // INIT's flags2 (bit 62 of all), not Linux's: before it sends FUSE_LSEEK the kernel writes back what it has kept.
 constexpr uint32_t flag2_lseek_writes_back = 1u << 30;
+// fuse_attr's flags, likewise not Linux's: what SETATTR was answered with is not the inode's attributes from now on.
+constexpr uint32_t attribute_unchanged = 1u << 31;
 
 struct StatxIn {
   uint32_t getattr_flags;

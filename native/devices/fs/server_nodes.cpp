@@ -231,7 +231,7 @@ size_t Server::statx(Request& request) {
 
 size_t Server::setattr(Request& request) {
   const auto in = request.take<fuse_setattr_in>();
-  if ((in.valid & FATTR_MTIME) != 0 && in.mtime == replayed_time) return replayed_setattr(request);
+  if (watch_ && (in.valid & FATTR_MTIME) != 0 && in.mtime == replayed_time) return replayed_setattr(request);
   const InodeRef inode = inodes_.get(request.header().nodeid);
   const PathRef path = inodes_.path(*inode);
   change_attributes(request, in, *inode, path->get());
