@@ -269,7 +269,7 @@ bool Session::read_all(std::span<std::byte> out, int stop_fd, std::vector<Descri
     }
     // A message may arrive in many parts, each with descriptors.
     if (fds != nullptr && fds->size() > max_fds) throw std::runtime_error("too many descriptors in a message");
-    if ((header.msg_flags & MSG_CTRUNC) != 0) throw std::runtime_error("too many descriptors in a message");
+    if ((header.msg_flags & MSG_CTRUNC) != 0) throw std::runtime_error("descriptors of a message are lost: no more may be open, or it has too many");
     out = out.subspan(static_cast<size_t>(got));
   }
   return true;
@@ -485,9 +485,10 @@ void VhostUserServer::run() {
     } else {
       ::unlink(path_.c_str());
     }
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::broken_pipe && error.code() != std::errc::connection_reset) reason = error.what();  // the front-end has gone
   } catch (const std::exception& error) {
     reason = error.what();
-    if (reason.empty()) reason = "vhost-user failed";
   }
   on_end_(reason);
 }

@@ -28,18 +28,30 @@ function qemuEnd(code: number | null, signal: NodeJS.Signals | null): MachineEnd
 
 export function startQemu(driver: QemuDriver, options: MachineOptions): Machine {
   const sockets = { vsock: VSOCK_SOCKET, shared: options.shared.map(socketOf) };
-  const servers = [
-    native().serveVhostUser(options.vsock, sockets.vsock),
-    ...options.shared.map((folder) => native().serveVhostUser(folder.device, socketOf(folder))),
+  const backends = [
+    { name: "vsock", server: native().serveVhostUser(options.vsock, sockets.vsock) },
+    ...options.shared.map((folder) => ({ name: `fs "${folder.tag}"`, server: native().serveVhostUser(folder.device, socketOf(folder)) })),
   ];
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets });
   const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
+  // QEMU and the guest go on without a device for ever.
+  let broken: string | undefined;
+  for (const { name, server } of backends) {
+    void server.ended.then((why) => {
+      if (why === null) return;
+      broken ??= `the ${name} device failed: ${why}`;
+      child.kill("SIGKILL");
+    });
+  }
   const ended = new Promise<MachineEnd>((done) => {
     child.once("error", (error) => done({ by: "hypervisor", what: `qemu could not be started: ${error.message}` }));
     // Whoever is told of the end reads the console's last lines.
-    child.once("exit", (code, signal) => void consoleWritten.then(() => done(qemuEnd(code, signal))));
+    child.once(
+      "exit",
+      (code, signal) => void consoleWritten.then(() => done(broken === undefined ? qemuEnd(code, signal) : { by: "hypervisor", what: broken })),
+    );
   }).finally(() => {
-    for (const server of servers) server.close();
+    for (const { server } of backends) server.close();
   });
   if (child.pid === undefined) throw new TskataError("unavailable", `start ${driver.program}`);
   return { pid: child.pid, ended, attach: refuseDevice, kill: () => void child.kill("SIGKILL"), exits: () => [] };

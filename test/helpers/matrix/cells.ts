@@ -20,6 +20,8 @@ const SHORT = [
   "full disk: --root with nr_inodes=12, then gc",
   "no memory: 64 MiB for command and pod, then delete",
   "no descriptors: 24 for command and pod, then delete",
+  "no descriptors: 56 for command and pod, then gc",
+  "no descriptors: 64 for command and pod, then delete",
   "reboot: of a running container only the state is left, and its pids are others', then gc",
   "race: create and create, 60 ms apart, then delete",
   "race: exec and delete --force, 0 ms apart, then delete",

@@ -178,7 +178,7 @@ function limited({ mountPoint, limit }: MemoryCgroups, name: string, mib: number
 
 // -- no descriptors ---------------------------------------------------------------------------------------------------------------------
 
-const DESCRIPTORS = [12, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 48, 56, 64, 96];
+const DESCRIPTORS = [12, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76, 80, 88, 96];
 
 function noDescriptors(): Cell[] {
   return DESCRIPTORS.flatMap((count) =>
