@@ -255,8 +255,8 @@ bool Session::read_all(std::span<std::byte> out, int stop_fd, std::vector<Descri
     header.msg_controllen = control.size();
     const ssize_t got = ::recvmsg(socket_.get(), &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    if (got < 0 && errno != ECONNRESET) throw std::system_error(errno, std::generic_category(), "recvmsg");
-    if (got <= 0) return false;
+    if (got < 0) throw std::system_error(errno, std::generic_category(), "recvmsg");
+    if (got == 0) return false;
     for (cmsghdr* item = CMSG_FIRSTHDR(&header); item != nullptr; item = CMSG_NXTHDR(&header, item)) {
       if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
       const size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -486,7 +486,9 @@ void VhostUserServer::run() {
       ::unlink(path_.c_str());
     }
   } catch (const std::system_error& error) {
-    if (error.code() != std::errc::broken_pipe && error.code() != std::errc::connection_reset) reason = error.what();  // the front-end has gone
+    // A front-end that goes while it is read or answered has gone, no more.
+    const bool gone = error.code() == std::errc::broken_pipe || error.code() == std::errc::connection_reset;
+    if (!gone) reason = error.what();
   } catch (const std::exception& error) {
     reason = error.what();
   }

@@ -20,13 +20,13 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { TEST_DISK } from "../helpers/host.ts";
 import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { amount, describe, hangLimitMs, outcomeOf, Scratch, type Spec } from "../helpers/tskata.ts";
-import { after } from "../helpers/waits.ts";
 
 const full = process.env["TSKATA_TEST_FULL"] === "1";
 const scratch = new Scratch("files");

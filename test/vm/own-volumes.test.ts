@@ -6,6 +6,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { readMounts } from "../../src/host/mount-table.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
@@ -13,7 +14,7 @@ import { type HostState, TEST_DISK } from "../helpers/host.ts";
 import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { hangLimitMs, Scratch, type Spec } from "../helpers/tskata.ts";
-import { after, until } from "../helpers/waits.ts";
+import { until } from "../helpers/waits.ts";
 
 const scratch = new Scratch("own-volumes");
 const host = (path: string): string => join(scratch.folder, path);

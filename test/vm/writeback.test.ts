@@ -3,25 +3,28 @@
  * nothing is lost by it. What it is like to processes of the pod is in files.test.ts.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { TEST_DISK } from "../helpers/host.ts";
+import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { describe, hangLimitMs, Scratch } from "../helpers/tskata.ts";
-import { after, until } from "../helpers/waits.ts";
+import { until } from "../helpers/waits.ts";
 
 const scratch = new Scratch("writeback");
 const host = (path: string): string => join(scratch.folder, path);
 const root = (path: string): string => host(`bundle-0/rootfs/${path}`);
 const program = host("fsops");
+const hostMounts = new HostMounts();
 /** Longer than anything written may wait (agent/init/mounts.ts). */
 const SETTLED_MS = 2500;
 
 test.after.always("clean up", async () => {
   await scratch.cleanUp().catch(() => {});
-  spawnSync("umount", ["-l", host("bundle-full/rootfs")]);
+  hostMounts.unmountAll();
   await scratch.cleanUp();
 });
 
@@ -132,10 +135,8 @@ test.serial("a full root filesystem is told by close and fsync", async (t) => {
   t.timeout(hangLimitMs);
   const rootfs = host("bundle-full/rootfs");
   const joined = await joinPod(scratch, "one");
-  mkdirSync(rootfs, { recursive: true });
-  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=8m", TEST_DISK, rootfs]);
-  t.is(mounted.status, 0, String(mounted.stderr));
-  t.teardown(() => spawnSync("umount", ["-l", rootfs]));
+  hostMounts.mount(rootfs, "-t", "tmpfs", "-o", "size=8m", TEST_DISK);
+  t.teardown(() => hostMounts.unmountAll());
   const bundle = await scratch.bundle((spec) => {
     joined(spec);
     spec.process.args = ["sleep", "100000"];

@@ -35,21 +35,18 @@ export function startQemu(driver: QemuDriver, options: MachineOptions): Machine 
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets });
   const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
   // QEMU and the guest go on without a device for ever.
-  let broken: string | undefined;
+  let broken: MachineEnd | undefined;
   for (const { name, server } of backends) {
     void server.ended.then((why) => {
       if (why === null) return;
-      broken ??= `the ${name} device failed: ${why}`;
+      broken ??= { by: "hypervisor", what: `the ${name} device failed: ${why}` };
       child.kill("SIGKILL");
     });
   }
   const ended = new Promise<MachineEnd>((done) => {
     child.once("error", (error) => done({ by: "hypervisor", what: `qemu could not be started: ${error.message}` }));
     // Whoever is told of the end reads the console's last lines.
-    child.once(
-      "exit",
-      (code, signal) => void consoleWritten.then(() => done(broken === undefined ? qemuEnd(code, signal) : { by: "hypervisor", what: broken })),
-    );
+    child.once("exit", (code, signal) => void consoleWritten.then(() => done(broken ?? qemuEnd(code, signal))));
   }).finally(() => {
     for (const { server } of backends) server.close();
   });
