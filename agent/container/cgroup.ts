@@ -6,6 +6,7 @@
  */
 import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, watch, writeFileSync, writeSync } from "node:fs";
 import { join, relative } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import { TskataError } from "../../src/base/errors.ts";
 import { native } from "../../src/native.ts";
 import type { Resources } from "../../src/oci/spec.ts";
@@ -176,5 +177,5 @@ function writeExisting(path: string, value: string): void {
 }
 
 async function pause(): Promise<void> {
-  await new Promise((wake) => setTimeout(wake, RETRY_MS));
+  await after(RETRY_MS);
 }

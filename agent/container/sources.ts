@@ -1,5 +1,6 @@
 /** The sources of a container's binds, before its launcher takes them. */
 import { lstatSync } from "node:fs";
+import { setTimeout as after } from "node:timers/promises";
 import { GUEST_SHARED } from "../../src/base/shared-tree.ts";
 import type { Mount } from "../../src/oci/spec.ts";
 
@@ -17,7 +18,7 @@ const WITHIN_OWN = new RegExp(`^${GUEST_SHARED}/[^/]+/[^/]+/own/[^/]+/.`);
 export async function sourcesKnown(mounts: readonly Mount[]): Promise<void> {
   for (const { source = "" } of mounts) {
     if (!WITHIN_OWN.test(source)) continue;
-    for (const end = performance.now() + KEPT_MS; !isThere(source) && performance.now() < end; ) await new Promise((wake) => setTimeout(wake, POLL_MS));
+    for (const end = performance.now() + KEPT_MS; !isThere(source) && performance.now() < end; ) await after(POLL_MS);
   }
 }
 

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
+import { setTimeout as after } from "node:timers/promises";
 
 const LISTEN_LIMIT_MS = 10_000;
 const TAIL_BYTES = 4096;
@@ -52,6 +53,6 @@ async function until(holds: () => boolean, limitMs: number, hopeless: () => bool
   while (!holds()) {
     if (hopeless()) throw new Error("it has ended");
     if (performance.now() > end) throw new Error(`not within ${limitMs / 1000} s`);
-    await new Promise((wake) => setTimeout(wake, POLL_MS));
+    await after(POLL_MS);
   }
 }

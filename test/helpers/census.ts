@@ -3,6 +3,7 @@
  * looked up by a container without a pid namespace of its own, which sees the agent as process 1.
  */
 import { readdirSync, readFileSync } from "node:fs";
+import { setTimeout as after } from "node:timers/promises";
 import { family } from "../../scripts/lib/processes.ts";
 import { joinPod } from "./pod.ts";
 import type { Scratch } from "./tskata.ts";
@@ -68,7 +69,7 @@ function processCensus(pid: number): Census {
 
 /** What has come since `before` beyond the slack, after what ends by itself has had the time to. */
 export async function grownSince(scratch: Scratch, pod: string, before: Census): Promise<{ grown: string[]; after: Census }> {
-  for (const end = performance.now() + SETTLE_MS; ; await new Promise((wake) => setTimeout(wake, 1000))) {
+  for (const end = performance.now() + SETTLE_MS; ; await after(1000)) {
     const after = await takeCensus(scratch, pod);
     const grown = growth(before, after);
     if (grown.length === 0 || performance.now() > end) return { grown, after };

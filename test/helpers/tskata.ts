@@ -4,6 +4,7 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFile
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import type { Readable } from "node:stream";
+import { setTimeout as after } from "node:timers/promises";
 import { busyboxRootfs } from "../../scripts/lib/busybox.ts";
 import { readState } from "../../src/oci/state-file.ts";
 import { type HostState, hostDifference, hostState } from "./host.ts";
@@ -256,7 +257,7 @@ export class Scratch {
     const end = Date.now() + hangLimitMs;
     while ((await this.state(id)).status !== status) {
       if (Date.now() > end) throw new Error(`container ${id} is not ${status} after ${hangLimitMs} ms\n${this.logs()}`);
-      await new Promise((wake) => setTimeout(wake, 100));
+      await after(100);
     }
   }
 
@@ -284,7 +285,7 @@ export class Scratch {
 
   /** As leftovers, after the kernel has had a moment to take apart what died last. */
   async settledLeftovers(before: HostState = this.#before): Promise<string[]> {
-    for (const end = performance.now() + SETTLE_MS; ; await new Promise((wake) => setTimeout(wake, 50))) {
+    for (const end = performance.now() + SETTLE_MS; ; await after(50)) {
       const left = this.leftovers(before);
       if (left.length === 0 || performance.now() >= end) return left;
     }

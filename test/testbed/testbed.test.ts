@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { pinnedNode, repository } from "../../scripts/lib/steps.ts";
 import { runInTestbed, type TestbedOptions, TestbedTimeout } from "../../scripts/testbed.ts";
@@ -33,7 +34,7 @@ test.after.always("clean up", () => rmSync(folder, { recursive: true, force: tru
 /** Folders and processes; killed ones need a moment, their machine's memory is given back first. */
 async function leftovers(): Promise<string[]> {
   const processes = (): string[] => readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && Number(pid) !== process.pid && commandOf(pid).includes(folder));
-  for (let left = 50; left > 0 && processes().length > 0; left--) await new Promise((wake) => setTimeout(wake, 100));
+  for (let left = 50; left > 0 && processes().length > 0; left--) await after(100);
   return [...readdirSync(folder).filter((name) => name.startsWith("tskata-testbed-")), ...processes().map(commandOf)];
 }
 

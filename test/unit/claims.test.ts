@@ -1,4 +1,5 @@
 /** src/base/claims.ts: a thing and its claim find each other in whatever order, and neither waits for ever. */
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { Claims } from "../../src/base/claims.ts";
 
@@ -33,7 +34,7 @@ test("what nobody claims is discarded after its time, and does not keep the proc
   some.arrive("a", 1);
   some.arrive("b", 2);
   t.is(await some.claim("b"), 2);
-  await new Promise((wake) => setTimeout(wake, 200));
+  await after(200);
   t.deepEqual(discarded, [1]);
   t.is(await some.claim("a"), undefined);
 });

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, globSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { parseFault, selectedFault } from "../../src/telemetry/fault.ts";
 import { faultsOf, POINTS, VERBS } from "../helpers/matrix/points.ts";
@@ -76,8 +77,8 @@ test("the sandbox process stands still until the file is gone, once", async (t) 
   const folder = temporaryFolder(t);
   const { child, said } = walker(t, folder, "sandbox", "sandbox:work:end");
   const file = join(folder, "fault");
-  while (!existsSync(file) || said() !== "in\n") await new Promise((wake) => setTimeout(wake, 5));
-  await new Promise((wake) => setTimeout(wake, 200));
+  while (!existsSync(file) || said() !== "in\n") await after(5);
+  await after(200);
   t.is(child.exitCode, null);
   t.is(said(), "in\n");
   rmSync(file);

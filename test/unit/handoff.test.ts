@@ -1,6 +1,7 @@
 /** src/control/handoff.ts and src/sandbox/handoffs.ts: descriptors that go from one to the other under a token. */
 import { closeSync, existsSync, fstatSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { handOver } from "../../src/control/handoff.ts";
 import { native } from "../../src/native.ts";
@@ -153,7 +154,7 @@ test("descriptors whose request never comes are closed after a while, and there 
   const pipes = [native().pipe(), native().pipe(), native().pipe()] as const;
   const sent = pipes.map(([, sink]) => handOver(path, { proxy: sink }));
   for (const [, sink] of pipes) closeSync(sink);
-  await new Promise((wake) => setTimeout(wake, 500));
+  await after(500);
   for (const [source] of pipes) t.is(read(source), ""); // would wait for ever while anyone holds the other end
   await t.throwsAsync(handoffs.take(sent[0]), failure("invalid", "the descriptors of the request did not arrive"));
   for (const [source] of pipes) closeSync(source);

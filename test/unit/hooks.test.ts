@@ -1,6 +1,7 @@
 /** src/oci/hooks.ts: hooks run in order with the state on stdin, in their own environment, within their time. */
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { processFacts } from "../../src/base/process.ts";
 import { runHooks, runHooksLeniently } from "../../src/oci/hooks.ts";
@@ -78,7 +79,7 @@ test("past its time a hook is ended, its children too", async (t) => {
   const slow = shell("sleep 60 & echo $! > child; wait", { timeout: 1 });
   await t.throwsAsync(runHooks([slow], state, folder), failure("launch", "error running hook #0: hook ran past specified timeout of 1.0s"));
   const child = Number(readFileSync(join(folder, "child"), "utf8"));
-  for (let tries = 0; alive(child) && tries < 200; tries++) await new Promise((wake) => setTimeout(wake, 10));
+  for (let tries = 0; alive(child) && tries < 200; tries++) await after(10);
   t.false(alive(child));
 });
 

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { basename, join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { hierarchies } from "../../src/host/cgroup.ts";
 import { hostDifference, hostState } from "../helpers/host.ts";
@@ -23,7 +24,7 @@ function sleeper(t: ExecutionContext, options: { cwd?: string; env?: NodeJS.Proc
 }
 
 async function seen(t: ExecutionContext, look: () => string[], wanted: RegExp): Promise<void> {
-  for (const end = performance.now() + 5000; performance.now() < end; await new Promise((wake) => setTimeout(wake, 20))) {
+  for (const end = performance.now() + 5000; performance.now() < end; await after(20)) {
     if (look().some((line) => wanted.test(line))) {
       t.pass();
       return;

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import type { TskataError } from "../../src/base/errors.ts";
 import { logTail } from "../../src/base/log-tail.ts";
@@ -127,7 +128,7 @@ test("remove: processes left in the pod's folder and cgroup end, others live", a
   const root = temporaryFolder(t);
   const { pod } = add(root, "box", { proxy: dead });
   const [inside, outside] = [sleeper(t, pod.folder), sleeper(t, root)];
-  while (!processesIn(pod.folder).includes(inside.pid ?? 0)) await new Promise((wake) => setTimeout(wake, 5));
+  while (!processesIn(pod.folder).includes(inside.pid ?? 0)) await after(5);
   const ended = new Promise((done) => inside.once("exit", (_, signal) => done(signal)));
   await remove(root, "box");
   t.is(await ended, "SIGKILL");
@@ -171,7 +172,7 @@ test("collect: a process that works in a pod's folder which is gone is told, and
   const [pod, folder] = [join(root, "gone/pod"), join(root, "gone/other")];
   for (const one of [pod, folder]) mkdirSync(one, { recursive: true });
   const [stray, elsewhere] = [sleeper(t, pod), sleeper(t, folder)];
-  while (!processesIn(pod).includes(stray.pid ?? 0) || !processesIn(folder).includes(elsewhere.pid ?? 0)) await new Promise((wake) => setTimeout(wake, 5));
+  while (!processesIn(pod).includes(stray.pid ?? 0) || !processesIn(folder).includes(elsewhere.pid ?? 0)) await after(5);
   t.deepEqual(await collected(root, true), ["container gone: its state can't be read"], "its folder is there: not by this way");
   rmSync(join(root, "gone"), { recursive: true });
   const expected = [`process ${stray.pid}: works in a pod's folder that is gone`];

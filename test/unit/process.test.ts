@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, copyFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { allPids, isAlive, isEnding, processFacts, processRef, signalProcess, waitForEnd } from "../../src/base/process.ts";
 import { repository, runProgram, temporaryFolder } from "./helpers.ts";
@@ -31,7 +32,7 @@ test("a process is ending from its exit on, reaped or not", async (t) => {
   const ref = processRef(child.pid ?? 0) ?? { pid: NO_PID, startTime: 0 };
   t.false(isEnding(ref));
   child.kill("SIGKILL");
-  while (!isEnding(ref)) await new Promise((wake) => setTimeout(wake, 1));
+  while (!isEnding(ref)) await after(1);
   t.true(await waitForEnd(ref, 5000));
   t.true(isEnding(ref));
 });
@@ -108,7 +109,7 @@ test("a zombie has ended", async (t) => {
   t.teardown(() => parent.kill("SIGKILL"));
   const [line] = (await once(parent.stdout, "data")) as [Buffer];
   const pid = Number(line.toString());
-  for (let tries = 0; processFacts(pid)?.state !== "Z" && tries < 500; tries++) await new Promise((wake) => setTimeout(wake, 10));
+  for (let tries = 0; processFacts(pid)?.state !== "Z" && tries < 500; tries++) await after(10);
   const ref = processRef(pid);
   t.not(ref, undefined);
   t.false(isAlive(ref));

@@ -2,6 +2,7 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { type ProxyProcess, startProxy } from "../../src/lifecycle/proxy.ts";
 import { native, type PacketSocket } from "../../src/native.ts";
@@ -111,7 +112,7 @@ test("it is in each of its cgroups when that has been waited for; who waits is t
   for (const folder of folders) t.is(readFileSync(join(folder, "cgroup.procs"), "utf8"), String(proxy.ref.pid));
   proxy.closeSocket();
   const lost = startProxy(program, ["/no/such"], undefined);
-  await new Promise((wake) => setTimeout(wake, 50)); // nobody has asked yet
+  await after(50); // nobody has asked yet
   await t.throwsAsync(lost.ready, failure("unavailable", `move process ${lost.ref.pid} to the cgroup /no/such`));
   lost.closeSocket();
   t.is((await lost.ended).signal, "SIGKILL");

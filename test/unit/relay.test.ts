@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, readdirSync, readSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import test, { type ExecutionContext } from "ava";
@@ -132,7 +133,7 @@ test("stop: while it waits to read, while it is blocked in a write, and after it
     const [first, last] = [native().socketpair("stream"), destination()];
     const relay = native().relay(first[0], last[1]);
     open(t, first[1]).write(Buffer.alloc(TOO_MUCH));
-    for (let before = -1n; before !== relay.moved; await new Promise((wake) => setTimeout(wake, 50))) before = relay.moved;
+    for (let before = -1n; before !== relay.moved; await after(50)) before = relay.moved;
     t.true(relay.moved < BigInt(TOO_MUCH));
     relay.stop();
     t.is(await relay.ended, "ECANCELED");

@@ -1,5 +1,6 @@
 /** agent/io/streams.ts: stdio streams wait for the process they are for. */
 import { closeSync, fstatSync } from "node:fs";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { Streams } from "../../agent/io/streams.ts";
 import { native } from "../../src/native.ts";
@@ -42,7 +43,7 @@ test.serial("a stream that nobody claims is closed after a while", async (t) => 
   const [one, two] = native().pipe();
   streams.arrive(one, 7n);
   t.true(isOpen(one));
-  while (isOpen(one)) await new Promise((wake) => setTimeout(wake, 10));
+  while (isOpen(one)) await after(10);
   await t.throwsAsync(streams.claim(7n), failure("unavailable", "stdio stream 7 did not arrive"));
   closeSync(two);
 });

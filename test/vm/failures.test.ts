@@ -2,6 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { programGuest, scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
 import { FAILURES, type FailureCode } from "../../src/base/failures.ts";
@@ -225,7 +226,7 @@ test.serial("the sandbox process is killed while the machine starts", async (t) 
   const config = scripted("killed", "exec sleep 1000");
   const meanwhile = async (id: string): Promise<void> => {
     let pid = sandboxPid(id);
-    for (const end = Date.now() + 20_000; pid === undefined && Date.now() < end; pid = sandboxPid(id)) await new Promise((wake) => setTimeout(wake, 20));
+    for (const end = Date.now() + 20_000; pid === undefined && Date.now() < end; pid = sandboxPid(id)) await after(20);
     process.kill(pid ?? t.fail("no sandbox process") ?? 0, "SIGKILL");
   };
   const what = /^the sandbox process was killed by SIGKILL before the virtual machine was ready/;

@@ -18,6 +18,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { amount, hangLimitMs, Scratch } from "../helpers/tskata.ts";
@@ -179,7 +180,7 @@ test.serial("what a container does is told once, as without a host", async (t) =
   await inGuest.ready;
   await scratch.sh("one", "echo a > /vol/sub/own; chmod 600 /vol/sub/own; mv /vol/sub/own /vol/own; rm /vol/own; mkdir /vol/dir; rmdir /vol/dir");
   appendFileSync(host("volume/sub/from-host"), "x");
-  await new Promise((done) => setTimeout(done, 500));
+  await after(500);
   writeFileSync(host("volume/end"), "");
   await inGuest.ended;
   unlinkSync(host("volume/end"));

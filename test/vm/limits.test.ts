@@ -1,4 +1,5 @@
 /** What a container's config takes away stays away: resources, files, privileges, system calls. */
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
@@ -112,7 +113,7 @@ test.serial("the guest's OOM kill is told as such in events and state", async (t
   await scratch.ok(["start", "oom"]);
   await scratch.until("oom", "stopped");
   const end = Date.now() + 20_000;
-  while (!seen.includes('"oom"') && Date.now() < end) await new Promise((wake) => setTimeout(wake, 100));
+  while (!seen.includes('"oom"') && Date.now() < end) await after(100);
   events.kill("SIGTERM");
   t.regex(seen, /\{"type":"oom","id":"oom"/);
   t.is((await scratch.state("oom")).annotations?.["io.tskata.oom-killed"], "true");

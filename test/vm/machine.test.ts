@@ -1,6 +1,7 @@
 /** The machine a pod gets: its CPUs, memory across the hole below 4 GiB, memory given back when it is free. */
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { family } from "../../scripts/lib/processes.ts";
 import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
@@ -51,7 +52,7 @@ test.serial("memory that is filled and freed goes back to the host", async (t) =
   await scratch.sh("large", "rm /dev/shm/filled");
   const start = Date.now();
   const enough = (): boolean => filled - resident() >= 0.9 * (filled - before);
-  while (!enough() && Date.now() - start < hangLimitMs / 2) await new Promise((wake) => setTimeout(wake, 200));
+  while (!enough() && Date.now() - start < hangLimitMs / 2) await after(200);
   t.true(enough(), `${before} KiB, filled ${filled} KiB, then ${resident()} KiB`);
   t.log(`90 % were back after ${Date.now() - start} ms`);
 });

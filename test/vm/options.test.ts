@@ -1,6 +1,7 @@
 /** What of config.json is rarely set: each in a container of its own, all in one pod's machine. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { joinPod, startPod } from "../helpers/pod.ts";
 import { amount, describe, hangLimitMs, Scratch, type Spec } from "../helpers/tskata.ts";
@@ -553,7 +554,7 @@ test.serial("a guest that floods its console does not fill the host's disk: begi
   });
   const log = join(scratch.root, "pod/pod/console.log");
   for (const end = Date.now() + 60_000; !readFileSync(log, "utf8").includes("the last line") && Date.now() < end; ) {
-    await new Promise((wake) => setTimeout(wake, 500));
+    await after(500);
   }
   const text = readFileSync(log, "utf8");
   t.regex(text, /bytes of console output left out here/);

@@ -1,6 +1,7 @@
 /** Containers that take all they can get: those beside them go on, the host's share stays bounded, and `kill` and `delete` work as ever. */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { family } from "../../scripts/lib/processes.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
@@ -64,7 +65,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
   const end = Date.now() + (amount === 1 ? hangLimitMs / 3 : hangLimitMs);
   while (!(await holds())) {
     if (Date.now() > end) throw new Error(`${what} has not come to pass\n${scratch.logs()}`);
-    await new Promise((wake) => setTimeout(wake, 200));
+    await after(200);
   }
 }
 
@@ -156,7 +157,7 @@ test.serial("everything at once without any limit: the pod is deleted within its
   await until(`at least ${least} at it`, () => begun().length >= least);
   t.log(`at it: ${begun().join(", ")}`);
   // Until the forks are all that the guest has room for; it need not answer then.
-  await new Promise((wake) => setTimeout(wake, 15_000));
+  await after(15_000);
   checkHost(t, "wild");
   for (const id of ["everything", "wild"]) {
     const asked = Date.now();

@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { scriptedGuest } from "../../scripts/lib/scripted-guest.ts";
 import { distFolder } from "../../scripts/lib/steps.ts";
@@ -78,7 +79,7 @@ function boot(t: ExecutionContext, script: string): Guest {
     const end = Date.now() + hangLimitMs;
     while (!console().includes(words)) {
       if (over !== undefined || Date.now() > end) throw new Error(`the guest never says "${words}" (${over ?? "it runs on"}):\n${console()}`);
-      await new Promise((wake) => setTimeout(wake, 50));
+      await after(50);
     }
   };
   return { machine, folder, console, says, own };

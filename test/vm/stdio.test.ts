@@ -3,6 +3,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { closeSync, createReadStream, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { native } from "../../src/native.ts";
 import { amount, binary, hangLimitMs, Scratch } from "../helpers/tskata.ts";
@@ -68,7 +69,7 @@ test.serial("a slow reader slows the writer and loses nothing", async (t) => {
   const parts: Buffer[] = [];
   for await (const part of child.stdout ?? []) {
     parts.push(part as Buffer);
-    if (parts.length < 20) await new Promise((wake) => setTimeout(wake, 100));
+    if (parts.length < 20) await after(100);
   }
   const lines = Buffer.concat(parts).toString().trimEnd().split("\n");
   t.is(lines.length, 400_000);
@@ -114,7 +115,7 @@ test.serial("a terminal has the caller's size, and a resize reaches it", async (
     if (!before.includes("31 97") && seen.includes("31 97")) native().setWindowSize(master, 40, 120);
   });
   const code = await new Promise((done) => child.once("exit", done));
-  await new Promise((wake) => setTimeout(wake, 200));
+  await after(200);
   reader.destroy(); // the descriptor stays open: a read of it may still be under way in a thread
   t.regex(seen, /31 97\r\n40 120\r\n\/dev\/pts\/\d+\r\n/);
   t.is(code, 5, seen);

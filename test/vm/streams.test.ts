@@ -5,6 +5,7 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { grownSince, startWatcher, takeCensus } from "../helpers/census.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
@@ -46,7 +47,7 @@ async function untilNone(): Promise<void> {
   const end = Date.now() + hangLimitMs;
   while ((await patterns()) !== "0") {
     if (Date.now() > end) throw new Error("the process still runs in the container");
-    await new Promise((wake) => setTimeout(wake, 200));
+    await after(200);
   }
 }
 
@@ -88,7 +89,7 @@ test.serial("the exit is told when everything is read, not before", async (t) =>
   });
   await new Promise((wake) => child.stdout?.once("readable", wake));
   // The process has long ended if anything of the way keeps 8 MiB for it.
-  await new Promise((wake) => setTimeout(wake, 3000));
+  await after(3000);
   t.false(exited);
   let seen = 0;
   child.stdout?.on("data", (part: Buffer) => {

@@ -1,6 +1,7 @@
 /** systemd as process 1 of a container, with the config that podman makes for it (test/fixtures/clients): starts, runs units, stops, is gone. */
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { configOf, writeClientBundle } from "../helpers/clients.ts";
 import { overlayOf, systemdRootfs } from "../helpers/debian.ts";
@@ -40,7 +41,7 @@ async function isRunning(): Promise<void> {
   for (;;) {
     const state = await scratch.tskata(["state", "system"]);
     if (state.code === 0 && (JSON.parse(state.stdout) as { status: string }).status === "running") return;
-    await new Promise((wake) => setTimeout(wake, 500));
+    await after(500);
   }
 }
 

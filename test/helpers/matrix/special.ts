@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import { bootId, isAlive, processRef } from "../../../src/base/process.ts";
 import { hierarchies } from "../../../src/host/cgroup.ts";
 import type { StateFile } from "../../../src/oci/state-file.ts";
@@ -289,7 +290,7 @@ function raceCell({ name, from, calls, check }: Race, delayMs: number): Cell {
       const bundle = await scratch.sharedBundle();
       if (from !== "nothing") await scratch.create(id, bundle);
       if (from === "running") await scratch.ok(["start", id]);
-      const second = new Promise((wake) => setTimeout(wake, delayMs)).then(async () => await verb(scratch, problems, calls[1], id, bundle));
+      const second = after(delayMs).then(async () => await verb(scratch, problems, calls[1], id, bundle));
       const outcomes = await Promise.all([verb(scratch, problems, calls[0], id, bundle), second]);
       problems.push(...(check?.(outcomes) ?? []));
       for (const { stderr } of outcomes) if (/TypeError|at \w+.*:\d+:\d+|internal/.test(stderr)) problems.push(`not told in words: ${stderr}`);
