@@ -1,7 +1,9 @@
 // Changes that the host makes to volumes, as the file server hears of them: whose they were and how many are kept for a guest that does not ask.
 #include <fcntl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "devices/fs/host_watch.h"
@@ -44,6 +46,13 @@ class Watched {
     ::unlink(path.c_str());
   }
 
+  // Of one file: its name changes to and fro.
+  void rename_often(int times) const {
+    const std::string names[] = {folder_ / "one", folder_ / "two"};
+    ::close(::open(names[0].c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    for (int i = 0; i < times; ++i) ::rename(names[i % 2].c_str(), names[(i + 1) % 2].c_str());
+  }
+
   // What was told until a removal of the name.
   std::vector<Change> until_removed(const std::string& name) {
     std::vector<Change> out;
@@ -75,6 +84,27 @@ void own_changes_are_no_news() {
   expect(told == expected, "the other's changes alone, in their order");
 }
 
+// The kernel tells the two halves of a rename one after the other, and whoever renames may lose the processor in between: here to a thread on each.
+void halves_of_a_rename_stay_together() {
+  constexpr int renames = 2000;
+  Watched watched(4 * renames);
+  std::vector<std::jthread> others;
+  for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i) {
+    others.emplace_back([](const std::stop_token& told) {
+      while (!told.stop_requested()) continue;
+    });
+  }
+  watched.by_another([](const Watched& folder) {
+    (void)::nice(19);
+    folder.rename_often(renames);
+    folder.touch("last");
+  });
+  const std::vector<Change> told = watched.until_removed("last");
+  const auto whole = std::ranges::count_if(told, [](const Change& one) { return one.kind == ChangeKind::rename && one.folder == one.new_folder; });
+  const auto halves = std::ranges::count_if(told, [](const Change& one) { return one.kind == ChangeKind::rename && one.folder != one.new_folder; });
+  expect(whole == renames && halves == 0, std::to_string(whole) + " whole, " + std::to_string(halves) + " halves");
+}
+
 void unasked_changes_are_bounded() {
   constexpr size_t pieces = 50;  // that the kernel's queue has room for each: what is missing then was left for its number
   constexpr size_t files = 1000;
@@ -100,6 +130,7 @@ void unasked_changes_are_bounded() {
 std::vector<Case> host_watch_cases() {
   return {
       {"host watch: what the file server does itself is no news", own_changes_are_no_news},
+      {"host watch: a rename within what is watched is told as one, whatever its process waits for", halves_of_a_rename_stay_together},
       {"host watch: changes that nobody asks for are kept up to a number", unasked_changes_are_bounded},
   };
 }

@@ -32,7 +32,9 @@ constexpr size_t buffer_bytes = 64 * 1024;
 constexpr int most_reads = 64;  // of one round: others want the lock, too
 constexpr int wait_ms = 1;      // between looks for what is waited for
 constexpr int full_wait_ms = 20;
-constexpr std::chrono::milliseconds mate_wait{5};
+// The kernel tells a rename's halves one after the other. Whoever renames may lose the processor in between, and the kernel's queue may be full.
+constexpr std::chrono::milliseconds mate_wait{2000};
+constexpr std::chrono::milliseconds possible_mate_wait{50};
 constexpr std::chrono::milliseconds longest_wait{200};  // then it is taken for the host's
 
 // A file as fanotify names it: its filesystem's id and its handle there.
@@ -86,6 +88,20 @@ void HostWatch::say_once(const char* what, int error) {
     std::fprintf(stderr, "fs: not every change of the host's reaches inotify in the guest: %s: %s\n", what, std::strerror(error));
 }
 
+// With renames where it is a folder and the kernel knows them; `mask` is what it has become.
+bool HostWatch::mark(const std::string& name, uint64_t& mask) {
+  const auto add = [&](uint64_t what) { return ::fanotify_mark(fanotify_.get(), FAN_MARK_ADD, what, AT_FDCWD, name.c_str()) == 0; };
+  if (hears_renames_ && (mask & FAN_ONDIR) != 0) {
+    if (add(mask | FAN_RENAME)) {
+      mask |= FAN_RENAME;
+      return true;
+    }
+    if (errno != EINVAL) return false;
+    hears_renames_ = false;
+  }
+  return add(mask);
+}
+
 void HostWatch::add(uint64_t node, uint64_t mount, int path, bool top) {
   if (!fanotify_) return;
   struct stat facts {};
@@ -93,13 +109,14 @@ void HostWatch::add(uint64_t node, uint64_t mount, int path, bool top) {
   const bool folder = S_ISDIR(facts.st_mode);
   const std::lock_guard lock(mutex_);
   std::string handle = key_of(path);
-  const uint64_t mask = folder ? uint64_t{kinds} | FAN_EVENT_ON_CHILD | FAN_ONDIR : uint64_t{file_mask};
+  uint64_t mask = folder ? uint64_t{kinds} | FAN_EVENT_ON_CHILD | FAN_ONDIR : uint64_t{file_mask};
   const std::string name = os::proc_path(path);
   // The author's watcher first: no event without one.
-  if (handle.empty() || ::fanotify_mark(fanotify_.get(), FAN_MARK_ADD, mask, AT_FDCWD, name.c_str()) != 0) return say_once("fanotify_mark", errno);
+  if (handle.empty() || !mark(name, mask)) return say_once("fanotify_mark", errno);
   const int watch = ::inotify_add_watch(inotify_.get(), name.c_str(), folder ? folder_mask : file_mask);
   if (watch < 0) return say_once("inotify_add_watch", errno);
   Watched& watched = watches_[watch];  // the kernel has one an inode, whichever mount it is seen by
+  handles_.insert(handle);
   watched.handle = std::move(handle);
   watched.marked = mask;
   watched.watchers.push_back({node, mount, top});
@@ -118,12 +135,18 @@ void HostWatch::remove(uint64_t node, int path) {
   if (!watched->second.watchers.empty()) return;
   if (path >= 0) (void)::fanotify_mark(fanotify_.get(), FAN_MARK_REMOVE, watched->second.marked, AT_FDCWD, os::proc_path(path).c_str());
   (void)::inotify_rm_watch(inotify_.get(), watch);
+  drop(watched);
+}
+
+void HostWatch::drop(Watches::iterator watched) {
+  handles_.erase(watched->second.handle);
   watches_.erase(watched);
 }
 
 void HostWatch::clear() {
   const std::lock_guard lock(mutex_);
   watches_.clear();
+  handles_.clear();
   by_node_.clear();
   events_.clear();
   changes_.clear();
@@ -213,17 +236,26 @@ void HostWatch::hear(const fanotify_event_metadata& event, const char* bytes) {
   // Nobody knows whose the events up to the next round are: they are told, the guest's own among them.
   if ((event.mask & FAN_Q_OVERFLOW) != 0) authors_lost_ = round_ + 1;
   const bool own = event.pid == ::getpid();
-  const auto note = [&](std::string key) {
+  const auto note = [&](std::string key) -> Authors& {
     Authors& authors = authors_[std::move(key)];
     (own ? authors.own : authors.foreign) |= static_cast<uint32_t>(event.mask);
     authors.round = round_;
+    return authors;
   };
+  Authors* moved = nullptr;
   for (size_t at = event.metadata_len; at + sizeof(fanotify_event_info_fid) <= event.event_len;) {
     const auto& info = *reinterpret_cast<const fanotify_event_info_fid*>(bytes + at);
     if (info.hdr.len == 0) return;
     const auto& handle = *reinterpret_cast<const file_handle*>(info.handle);
-    if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME) {
-      const std::string name(reinterpret_cast<const char*>(handle.f_handle) + handle.handle_bytes);
+    const auto name_in_folder = [&] { return std::string(reinterpret_cast<const char*>(handle.f_handle) + handle.handle_bytes); };
+    if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_OLD_DFID_NAME) {
+      moved = &note(with_name(key_of(&info.fsid, handle), name_in_folder()));
+      moved->moved_out = true;
+    } else if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_NEW_DFID_NAME) {
+      // The folder it comes from is told first, where that is watched. A mark may have outlived this one's watch.
+      if (moved != nullptr && handles_.contains(key_of(&info.fsid, handle))) moved->moved_within = true;
+    } else if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME) {
+      const std::string name = name_in_folder();
       note(with_name(key_of(&info.fsid, handle), name == "." ? "" : name));
       if (name == ".") note(any_folder);
     } else {
@@ -233,15 +265,38 @@ void HostWatch::hear(const fanotify_event_metadata& event, const char* bytes) {
   }
 }
 
-HostWatch::Author HostWatch::author(const Event& event) const {
-  if (round_ <= authors_lost_) return Author::foreign;
+// Nothing of a folder that nobody watches any more.
+const HostWatch::Authors* HostWatch::authors_of(const Event& event) const {
   const auto watched = watches_.find(event.watch);
-  if (watched == watches_.end()) return Author::own;  // nobody's any more
+  if (watched == watches_.end()) return nullptr;
   const bool own_of_folder = (event.mask & IN_ISDIR) != 0 && (event.mask & IN_ATTRIB) != 0 && !event.name.empty();
   const auto found = authors_.find(own_of_folder ? any_folder : with_name(watched->second.handle, event.name));
-  if (found == authors_.end()) return Author::unknown;
-  if ((found->second.foreign & event.mask & kinds) != 0) return Author::foreign;
-  return (found->second.own & event.mask & kinds) != 0 ? Author::own : Author::unknown;
+  return found == authors_.end() ? nullptr : &found->second;
+}
+
+HostWatch::Author HostWatch::author(const Event& event) const {
+  if (round_ <= authors_lost_) return Author::foreign;
+  if (!watches_.contains(event.watch)) return Author::own;  // nobody's any more
+  const Authors* const found = authors_of(event);
+  if (found == nullptr) return Author::unknown;
+  if ((found->foreign & event.mask & kinds) != 0) return Author::foreign;
+  return (found->own & event.mask & kinds) != 0 ? Author::own : Author::unknown;
+}
+
+// Of several renames of the name, those within what is watched count: an event waits too long rather than being torn.
+HostWatch::Mate HostWatch::mate(const Event& event) const {
+  const Authors* const found = authors_of(event);
+  if (found == nullptr || !(found->moved_within || found->moved_out)) return Mate::unknown;
+  return found->moved_within ? Mate::comes : Mate::none;
+}
+
+std::chrono::milliseconds HostWatch::wait_for(Mate mate) {
+  switch (mate) {
+    case Mate::comes: return mate_wait;
+    case Mate::none: return {};
+    case Mate::unknown: break;
+  }
+  return possible_mate_wait;
 }
 
 // Stops at an event that waits for its author or the other half of a rename: what is behind it waits, too.
@@ -249,20 +304,21 @@ void HostWatch::tell(std::vector<Event> events) {
   const auto now = std::chrono::steady_clock::now();
   for (size_t i = 0; i < events.size(); ++i) {
     Event& event = events[i];
-    if ((event.mask & IN_IGNORED) != 0) watches_.erase(event.watch);
+    if (const auto gone = watches_.find(event.watch); (event.mask & IN_IGNORED) != 0 && gone != watches_.end()) drop(gone);
     if ((event.mask & kinds) == 0) continue;
     const auto hold = [&] {
       events_.assign(std::make_move_iterator(events.begin() + static_cast<ptrdiff_t>(i)), std::make_move_iterator(events.end()));
     };
-    const Author who = author(event);
-    if (who == Author::own) continue;
-    if (who == Author::unknown && now - event.read < longest_wait) return hold();
+    if (event.author == Author::unknown) event.author = author(event);
+    if (event.mate == Mate::unknown && (event.mask & IN_MOVED_FROM) != 0) event.mate = mate(event);
+    if (event.author == Author::own) continue;
+    if (event.author == Author::unknown && now - event.read < longest_wait) return hold();
     if ((event.mask & IN_MOVED_FROM) != 0) {
-      const auto mate = std::find_if(events.begin() + static_cast<ptrdiff_t>(i) + 1, events.end(),
-                                     [&](const Event& other) { return (other.mask & IN_MOVED_TO) != 0 && other.cookie == event.cookie; });
-      if (mate == events.end() && now - event.read < mate_wait) return hold();
-      tell_rename(&event, mate != events.end() ? &*mate : nullptr);
-      if (mate != events.end()) mate->mask = 0;
+      const auto to = std::find_if(events.begin() + static_cast<ptrdiff_t>(i) + 1, events.end(),
+                                   [&](const Event& other) { return (other.mask & IN_MOVED_TO) != 0 && other.cookie == event.cookie; });
+      if (to == events.end() && now - event.read < wait_for(event.mate)) return hold();
+      tell_rename(&event, to != events.end() ? &*to : nullptr);
+      if (to != events.end()) to->mask = 0;
     } else if ((event.mask & IN_MOVED_TO) != 0) {
       tell_rename(nullptr, &event);
     } else {

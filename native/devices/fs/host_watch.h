@@ -2,8 +2,8 @@
 //
 // Two of the kernel's watchers stand on each folder, since neither tells all. inotify tells everything in order, but not whose doing it was, and
 // what the file server does for the guest is no news there. fanotify tells which process, but merges events of one name, so that their order is lost:
-// it is asked only whether anybody else did something of that kind to that name. Where both did at the same time the event may be told once too
-// often; none is left out.
+// it is asked only whether anybody else did something of that kind to that name, and of a rename whether both its folders are watched. Where both
+// did at the same time the event may be told once too often; none is left out.
 #pragma once
 #include <sys/fanotify.h>
 
@@ -15,6 +15,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "linux/descriptor.h"
@@ -69,28 +70,42 @@ class HostWatch {
     uint64_t marked = 0;
     std::vector<Watcher> watchers;
   };
+  enum class Author { own, foreign, unknown };
+  // The other half of a rename that takes a name away.
+  enum class Mate { comes, none, unknown };
   struct Event {
     int watch;
     uint32_t mask;
     uint32_t cookie;
     std::string name;
     std::chrono::steady_clock::time_point read;
+    // Once known, they stay: fanotify's word is not kept as long as an event may wait.
+    Author author = Author::unknown;
+    Mate mate = Mate::unknown;
   };
-  // Kinds of changes made to a name.
+  // What fanotify has told of a name: kinds of changes, and where renames from there went.
   struct Authors {
     uint32_t own = 0;
     uint32_t foreign = 0;
+    bool moved_within = false;
+    bool moved_out = false;
     uint64_t round = 0;
   };
-  enum class Author { own, foreign, unknown };
 
+  using Watches = std::unordered_map<int, Watched>;
+
+  bool mark(const std::string& name, uint64_t& mask);
+  void drop(Watches::iterator watched);
   void run();
   bool is_full();
   bool read_round();
   bool read_events();
   void read_authors();
   void hear(const fanotify_event_metadata& event, const char* bytes);
+  const Authors* authors_of(const Event& event) const;
   Author author(const Event& event) const;
+  Mate mate(const Event& event) const;
+  static std::chrono::milliseconds wait_for(Mate mate);
   void tell(std::vector<Event> events);
   void tell_one(const Event& event);
   void tell_rename(const Event* from, const Event* to);
@@ -100,14 +115,16 @@ class HostWatch {
   const size_t most_kept_;
   os::Descriptor inotify_, fanotify_, stop_;
   std::mutex mutex_;  // what follows
-  std::unordered_map<int, Watched> watches_;
+  Watches watches_;
   std::unordered_map<uint64_t, int> by_node_;
+  std::unordered_set<std::string> handles_;  // of what is watched
   std::unordered_map<std::string, Authors> authors_;
   std::vector<Event> events_;
   std::deque<Change> changes_;
   uint64_t round_ = 0;
   uint64_t authors_lost_ = 0;  // up to this round
   bool said_ = false;
+  bool hears_renames_ = true;  // FAN_RENAME, Linux 5.17
   size_t most_ = 0;
   Report report_;
   std::thread thread_;
