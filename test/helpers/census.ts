@@ -70,14 +70,14 @@ function processCensus(pid: number): Census {
 /** What has come since `before` beyond the slack, after what ends by itself has had the time to. */
 export async function grownSince(scratch: Scratch, pod: string, before: Census): Promise<{ grown: string[]; after: Census }> {
   for (const end = performance.now() + SETTLE_MS; ; await after(1000)) {
-    const after = await takeCensus(scratch, pod);
-    const grown = growth(before, after);
-    if (grown.length === 0 || performance.now() > end) return { grown, after };
+    const now = await takeCensus(scratch, pod);
+    const grown = growth(before, now);
+    if (grown.length === 0 || performance.now() > end) return { grown, after: now };
   }
 }
 
-export function growth(before: Census, after: Census): string[] {
-  return Object.entries(after).flatMap(([name, value]) => {
+export function growth(before: Census, now: Census): string[] {
+  return Object.entries(now).flatMap(([name, value]) => {
     const slack = SLACK[name.slice(name.indexOf(": ") + 2)] ?? 0;
     const was = before[name] ?? 0;
     return value > was + slack ? [`${name}: ${was} before, ${value} after`] : [];

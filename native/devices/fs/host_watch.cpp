@@ -250,10 +250,10 @@ void HostWatch::hear(const fanotify_event_metadata& event, const char* bytes) {
     const auto name_in_folder = [&] { return std::string(reinterpret_cast<const char*>(handle.f_handle) + handle.handle_bytes); };
     if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_OLD_DFID_NAME) {
       moved = &note(with_name(key_of(&info.fsid, handle), name_in_folder()));
-      moved->moved_out = true;
+      if (moved->mate == Mate::unknown) moved->mate = Mate::none;
     } else if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_NEW_DFID_NAME) {
       // The folder it comes from is told first, where that is watched. A mark may have outlived this one's watch.
-      if (moved != nullptr && handles_.contains(key_of(&info.fsid, handle))) moved->moved_within = true;
+      if (moved != nullptr && handles_.contains(key_of(&info.fsid, handle))) moved->mate = Mate::comes;
     } else if (info.hdr.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME) {
       const std::string name = name_in_folder();
       note(with_name(key_of(&info.fsid, handle), name == "." ? "" : name));
@@ -274,20 +274,11 @@ const HostWatch::Authors* HostWatch::authors_of(const Event& event) const {
   return found == authors_.end() ? nullptr : &found->second;
 }
 
-HostWatch::Author HostWatch::author(const Event& event) const {
+HostWatch::Author HostWatch::author(const Event& event, const Authors* told) const {
   if (round_ <= authors_lost_) return Author::foreign;
-  if (!watches_.contains(event.watch)) return Author::own;  // nobody's any more
-  const Authors* const found = authors_of(event);
-  if (found == nullptr) return Author::unknown;
-  if ((found->foreign & event.mask & kinds) != 0) return Author::foreign;
-  return (found->own & event.mask & kinds) != 0 ? Author::own : Author::unknown;
-}
-
-// Of several renames of the name, those within what is watched count: an event waits too long rather than being torn.
-HostWatch::Mate HostWatch::mate(const Event& event) const {
-  const Authors* const found = authors_of(event);
-  if (found == nullptr || !(found->moved_within || found->moved_out)) return Mate::unknown;
-  return found->moved_within ? Mate::comes : Mate::none;
+  if (told == nullptr) return watches_.contains(event.watch) ? Author::unknown : Author::own;  // nobody's any more
+  if ((told->foreign & event.mask & kinds) != 0) return Author::foreign;
+  return (told->own & event.mask & kinds) != 0 ? Author::own : Author::unknown;
 }
 
 std::chrono::milliseconds HostWatch::wait_for(Mate mate) {
@@ -304,14 +295,17 @@ void HostWatch::tell(std::vector<Event> events) {
   const auto now = std::chrono::steady_clock::now();
   for (size_t i = 0; i < events.size(); ++i) {
     Event& event = events[i];
-    if (const auto gone = watches_.find(event.watch); (event.mask & IN_IGNORED) != 0 && gone != watches_.end()) drop(gone);
+    if ((event.mask & IN_IGNORED) != 0) {
+      if (const auto gone = watches_.find(event.watch); gone != watches_.end()) drop(gone);
+    }
     if ((event.mask & kinds) == 0) continue;
     const auto hold = [&] {
       events_.assign(std::make_move_iterator(events.begin() + static_cast<ptrdiff_t>(i)), std::make_move_iterator(events.end()));
     };
-    if (event.author == Author::unknown) event.author = author(event);
-    if (event.mate == Mate::unknown && (event.mask & IN_MOVED_FROM) != 0) event.mate = mate(event);
+    const Authors* const told = authors_of(event);
+    if (event.author == Author::unknown) event.author = author(event, told);
     if (event.author == Author::own) continue;
+    if (event.mate == Mate::unknown && told != nullptr) event.mate = told->mate;
     if (event.author == Author::unknown && now - event.read < longest_wait) return hold();
     if ((event.mask & IN_MOVED_FROM) != 0) {
       const auto to = std::find_if(events.begin() + static_cast<ptrdiff_t>(i) + 1, events.end(),

@@ -83,12 +83,12 @@ class HostWatch {
     Author author = Author::unknown;
     Mate mate = Mate::unknown;
   };
-  // What fanotify has told of a name: kinds of changes, and where renames from there went.
+  // What fanotify has told of a name: kinds of changes, and what became of a rename that took it away. Of several those within what is watched
+  // count: an event waits too long rather than being torn.
   struct Authors {
     uint32_t own = 0;
     uint32_t foreign = 0;
-    bool moved_within = false;
-    bool moved_out = false;
+    Mate mate = Mate::unknown;
     uint64_t round = 0;
   };
 
@@ -103,8 +103,7 @@ class HostWatch {
   void read_authors();
   void hear(const fanotify_event_metadata& event, const char* bytes);
   const Authors* authors_of(const Event& event) const;
-  Author author(const Event& event) const;
-  Mate mate(const Event& event) const;
+  Author author(const Event& event, const Authors* told) const;
   static std::chrono::milliseconds wait_for(Mate mate);
   void tell(std::vector<Event> events);
   void tell_one(const Event& event);
