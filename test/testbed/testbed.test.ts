@@ -63,6 +63,7 @@ test.serial("the host's tree at its paths, KVM, cgroup v2, a results folder; wha
   const script = `set -e
     test -w /dev/kvm; test -c /dev/net/tun; grep -q svm /proc/cpuinfo
     test -e /sys/fs/cgroup/cgroup.subtree_control
+    test "$(nproc)" = 2; grep -q '^Cpus_allowed_list:.1-2$' /proc/self/status
     mkdir /tmp/l /tmp/u /tmp/w /tmp/m; mount -t overlay -o lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w overlay /tmp/m
     echo changed >package.json; touch /etc/of-the-testbed
     echo "$PWD $ODD" >/results/file; sleep 1000 & kill -TERM $$`;

@@ -80,23 +80,27 @@ test("words reach the command as they are", (t) => {
 });
 
 test("the machine: size, one device a share, and the root cannot be written", (t) => {
-  const args = qemuArguments({
+  const machine = {
     qemu: { program: "qemu", arguments: [] },
     kernel: "/k",
     initramfs: "/i",
     memoryMib: 512,
     vcpus: 3,
-    accelerator: "tcg",
     shares: { host: "/t/a,b", results: "/t/r" },
     devices: ["-device", "virtio-9p-pci"],
-  });
-  const valuesOf = (name: string): string[] => args.flatMap((word, index) => (args[index - 1] === name ? [word] : []));
+  };
+  const args = qemuArguments({ ...machine, accelerator: "kvm" });
+  const valuesOf = (name: string, of = args): string[] => of.flatMap((word, index) => (of[index - 1] === name ? [word] : []));
   t.deepEqual([valuesOf("-smp"), valuesOf("-m")], [["3"], ["512M"]]);
+  t.false(valuesOf("-append").join().includes("isolcpus"));
   t.true(valuesOf("-chardev").includes("socket,id=host,path=/t/a,,b"));
   t.is(valuesOf("-device").filter((words) => words.startsWith("vhost-user-fs-pci,")).length, 2);
   t.is(valuesOf("-device").at(-1), "virtio-9p-pci");
   t.true(shareArguments("/s", "/", false).join(" ").includes("remount,bind,ro"));
   t.false(shareArguments("/s", "/r", true).join(" ").includes("remount"));
+  const emulated = qemuArguments({ ...machine, accelerator: "tcg" });
+  t.deepEqual(valuesOf("-smp", emulated), ["4"], "and one on which nothing runs");
+  t.regex(valuesOf("-append", emulated).join(), /\bisolcpus=0$/);
 });
 
 test("the command line: our options end where the command begins", (t) => {
