@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cacheFolder, run, say, step } from "../lib/steps.ts";
+import { cacheFolder, hashOf, run, say, step } from "../lib/steps.ts";
 import { newestCached } from "./cached.ts";
 
 const SUITE = "bookworm-backports";
@@ -15,9 +15,6 @@ const SOURCE = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] h
 /** With its firmware; their libraries are Debian 12's, which the installed QEMU needs, too. */
 const PACKAGES = ["qemu-system-x86", "qemu-system-data", "seabios"];
 const PROGRAM = "usr/bin/qemu-system-x86_64";
-/** The number counts what else than the packages' version makes the folder what it is. */
-const NAME = "testbed-qemu-2";
-const KEPT = new RegExp(`^${NAME}-\\d`);
 const LOG = "testbed-qemu";
 
 /**
@@ -30,6 +27,10 @@ const REPAIRS: Readonly<Record<string, { readonly offset: number; readonly bytes
   // 1:10.0.2+ds-2+deb13u1~bpo12+1: a nop where mov %esi,-0x28f0(%rbx) was.
   e8f995668153f7c1af1896a15ed1642848ff5d3722a0ca69d6fd3c9864b1a87e: { offset: 0x7c4f24, bytes: "660f1f440000" },
 };
+
+/** In the folder's name behind the version: what was unpacked before a repair was known is made anew. */
+const KEY = hashOf({ text: JSON.stringify(REPAIRS) }).slice(0, 16);
+const KEPT = new RegExp(`^testbed-qemu-\\d.*-${KEY}$`);
 
 export interface Qemu {
   readonly program: string;
@@ -84,7 +85,7 @@ async function fetch(making: string): Promise<void> {
   // Firmware for machines that the testbed is not.
   rmSync(join(making, "tree/usr/share/doc"), { recursive: true, force: true });
   repair(join(making, "tree", PROGRAM), version);
-  renameSync(join(making, "tree"), join(cacheFolder, `${NAME}-${version}`));
+  renameSync(join(making, "tree"), join(cacheFolder, `testbed-qemu-${version}-${KEY}`));
 }
 
 function repair(program: string, version: string): void {

@@ -68,11 +68,11 @@ function processCensus(pid: number): Census {
 }
 
 /** What has come since `before` beyond the slack, after what ends by itself has had the time to. */
-export async function grownSince(scratch: Scratch, pod: string, before: Census): Promise<{ grown: string[]; after: Census }> {
+export async function grownSince(scratch: Scratch, pod: string, before: Census): Promise<{ grown: string[]; now: Census }> {
   for (const end = performance.now() + SETTLE_MS; ; await after(1000)) {
     const now = await takeCensus(scratch, pod);
     const grown = growth(before, now);
-    if (grown.length === 0 || performance.now() > end) return { grown, after: now };
+    if (grown.length === 0 || performance.now() > end) return { grown, now };
   }
 }
 

@@ -132,8 +132,8 @@ test.serial(`${execs} short execs, eight at a time, are each whole, and leave no
   await run(1, first);
   const before = await takeCensus(scratch, POD);
   await run(first + 1, execs);
-  const { grown, after: census } = await grownSince(scratch, POD, before);
-  t.log(`after ${first}:`, before, `after ${execs}:`, census);
+  const { grown, now } = await grownSince(scratch, POD, before);
+  t.log(`after ${first}:`, before, `after ${execs}:`, now);
   const outcome = await shell(scratch, `cd ${folder}; for i in $(seq 1 ${execs}); do echo "$i $(cat $i.status) $(cat $i.out) $(cat $i.err)"; done`);
   const expected = Array.from({ length: execs }, (_, index) => `${index + 1} ${(index + 1) % 7} out ${index + 1} err ${index + 1}`);
   t.deepEqual(outcome.stdout.trim().split("\n"), expected);
