@@ -570,6 +570,24 @@ void more_nodes_than_descriptors() {
   expect(guest.init().error == 0 && guest.lookup(guest.node("c1/rootfs/dir"), name(7)).error == 0, "a new session");
 }
 
+// A process that may have few descriptors has no more of them beyond the budget: others are closed even when all have been used a moment ago.
+void descriptors_all_in_use() {
+  if (::getuid() != 0) return;  // handles are for CAP_DAC_READ_SEARCH
+  constexpr int count = 1500;
+  const rlimit limit{1024, 1024};
+  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  Guest guest(true, start_keeper());
+  for (int i = 0; i < count; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  for (int i = 0; i < count; ++i) {
+    const Reply found = guest.lookup(dir, "entry" + std::to_string(i));
+    expect(found.error == 0, "LOOKUP " + std::to_string(i) + " of a name");
+    const uint64_t node = found.as<fuse_entry_out>().nodeid;
+    expect(guest.call(FUSE_GETATTR, node, bytes_of(fuse_getattr_in{})).error == 0, "which uses its descriptor");
+  }
+  expect(guest.list(dir, 65536).at("entry0").entry.nodeid != 0, "READDIRPLUS gives nodes as well");
+}
+
 // A file may go and another get its inode number while nothing of ours holds it.
 void numbers_used_again() {
   if (!own_mounts()) return;
@@ -798,6 +816,7 @@ std::vector<Case> fs_cases() {
       {"fs: descriptors run out", descriptors_run_out},
       {"fs: filesystem without ACLs", filesystem_without_acls},
       {"fs: more nodes than descriptors", more_nodes_than_descriptors},
+      {"fs: descriptors that are all in use", descriptors_all_in_use},
       {"fs: inode numbers used again", numbers_used_again},
       {"fs: the keeper of handles", keeper_alone},
       {"fs: stop under load", stop_under_load},

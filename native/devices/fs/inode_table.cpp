@@ -222,9 +222,11 @@ void InodeTable::leave_turn(Inode& inode) {
   if (std::exchange(inode.has_turn, false)) turns_.erase(inode.turn);
 }
 
-// Closes what has not been used since its last turn, until one more fits the budget.
+// Closes what has not been used since its last turn, until one more fits the budget. Beyond the budget some more may be open for a while; at the
+// limit each has a turn, and a second one after it has lost its mark.
 void InodeTable::make_room() {
-  for (size_t left = std::min(turns_.size(), max_turns); descriptors_ >= budget_ && left > 0; --left) {
+  const size_t turns = descriptors_ < limit_ ? std::min(turns_.size(), max_turns) : 2 * turns_.size();
+  for (size_t left = turns; descriptors_ >= budget_ && left > 0 && !turns_.empty(); --left) {
     Inode& inode = *turns_.front();
     const Closing how = inode.used.exchange(false) ? Closing::later : close(by_id_.at(inode.id));
     if (how == Closing::later) turns_.splice(turns_.end(), turns_, turns_.begin());
