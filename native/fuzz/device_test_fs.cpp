@@ -137,6 +137,36 @@ void read_folder() {
   expect(guest.lookup(dir, "entry7").as<fuse_entry_out>().nodeid == guest.list(dir, 65536).at("entry7").entry.nodeid, "one node");
 }
 
+// Of a folder that was read before its time of change, any reader but O_NOATIME's sets the time of access, on whatever filesystem with relatime.
+void read_folder_for_lookups() {
+  Guest guest;
+  const std::string path = guest.host("c1/rootfs/dir");
+  for (int i = 0; i < 500; ++i) std::ofstream(path + "/entry" + std::to_string(i));
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  const auto time_of_access = [&] {
+    struct stat facts {};
+    expect(::stat(path.c_str(), &facts) == 0, "stat of the folder");
+    return std::pair(facts.st_atim.tv_sec, facts.st_atim.tv_nsec);
+  };
+  const std::array<timespec, 2> long_ago{timespec{1, 1}, timespec{0, UTIME_OMIT}};
+  expect(::utimensat(AT_FDCWD, path.c_str(), long_ago.data(), 0) == 0, "a time of access of long ago");
+  const auto before = time_of_access();
+  for (const uint32_t size : {16384u, 4096u, 300u}) {
+    const auto listed = guest.list(dir, size, devices::fs::no_handle);
+    expect(listed.size() == 502 && listed.at("entry7").entry.nodeid != 0, "every entry, though nobody has opened the folder");
+  }
+  expect(guest.list(dir, 4096, guest.open_folder(dir, O_NOATIME)).size() == 502, "a reader who leaves the time of access alone");
+  expect(time_of_access() == before, "neither has set it");
+  guest.list(dir, 4096);
+  expect(time_of_access() != before, "and another reader does");
+  const uint64_t file = guest.node("c1/rootfs/file");
+  fuse_read_in in{};
+  in.size = 4096;
+  expect(guest.call(FUSE_READDIRPLUS, file, bytes_of(in)).error == ENOTDIR, "a file has no entries");
+  expect(guest.call(FUSE_READDIR, dir, bytes_of(in)).error == EBADF, "other requests need a handle");
+  expect(guest.call(FUSE_READDIRPLUS, 12345, bytes_of(in)).error == ESTALE, "a node never told");
+}
+
 void rename_and_unlink() {
   Guest guest;
   const uint64_t rootfs = guest.node("c1/rootfs");
@@ -793,6 +823,7 @@ std::vector<Case> fs_cases() {
       {"fs: CREATE", create},
       {"fs: what is made belongs to the caller", owner},
       {"fs: READDIRPLUS", read_folder},
+      {"fs: READDIRPLUS without a handle", read_folder_for_lookups},
       {"fs: RENAME and UNLINK", rename_and_unlink},
       {"fs: symlinks lead nowhere", symlinks},
       {"fs: special files are not opened", special_files},

@@ -86,7 +86,8 @@ void holes() {
     std::array<uint32_t, 16> words{7, 38, 131072, FUSE_INIT_EXT | FUSE_WRITEBACK_CACHE, flags2};
     return writing.call(FUSE_INIT, 0, bytes_of(words)).as<fuse_init_out>().flags2;
   };
-  expect(hello(0xffffffff) == devices::fs::flag2_lseek_writes_back, "of what Linux does not have, this is understood alone");
+  expect(hello(0xffffffff) == (devices::fs::flag2_lseek_writes_back | devices::fs::flag2_lookup_plus),
+         "of what Linux does not have, these are understood alone");
   in.fh = writing.open(writing.file());
   expect(writing.call(FUSE_LSEEK, writing.file(), bytes_of(in)).as<fuse_lseek_out>().offset == 7, "told, where the guest writes back before it asks");
   expect(hello(0) == 0, "a guest that does not say so");

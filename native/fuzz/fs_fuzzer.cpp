@@ -224,7 +224,8 @@ class Guest {
       case FUSE_READDIR:
       case FUSE_READDIRPLUS: {
         fuse_read_in in{};
-        in.fh = handle(input);
+        const bool unopened = opcode == FUSE_READDIRPLUS && input.ConsumeIntegralInRange(0, 3) == 0;
+        in.fh = unopened ? devices::fs::no_handle : handle(input);
         in.offset = offset(input);
         in.size = length(input);
         return body.put(in);

@@ -137,8 +137,11 @@ class Guest {
     in.size = static_cast<uint32_t>(data.size());
     return call(FUSE_WRITE, node, bytes_of(in, data));
   }
-  std::map<std::string, Listed> list(uint64_t node, uint32_t size) {
-    const uint64_t handle = call(FUSE_OPENDIR, node, bytes_of(fuse_open_in{O_DIRECTORY, 0})).as<fuse_open_out>().fh;
+  uint64_t open_folder(uint64_t node, uint32_t flags = 0) {
+    return call(FUSE_OPENDIR, node, bytes_of(fuse_open_in{O_DIRECTORY | flags, 0})).as<fuse_open_out>().fh;
+  }
+  std::map<std::string, Listed> list(uint64_t node, uint32_t size) { return list(node, size, open_folder(node)); }
+  std::map<std::string, Listed> list(uint64_t node, uint32_t size, uint64_t handle) {
     std::map<std::string, Listed> out;
     fuse_read_in in{};
     in.fh = handle;

@@ -395,6 +395,51 @@ test.serial("the root filesystem: what the guest may keep is right again after f
   await watcher.end();
 });
 
+/** How many interrupts of the guest's virtio devices, each of which tells of one or more replies, the line costs in a container's shell. */
+async function interruptsOf(line: string): Promise<number> {
+  const count = "awk '/virtio/ { for (i = 2; $i ~ /^[0-9]+$/; i++) sum += $i } END { print sum }' /proc/interrupts";
+  const [before = 0, after = 0] = (await scratch.sh("one", `${count}; ${line}; ${count}`)).split("\n").map(Number);
+  return after - before;
+}
+
+test.serial("the root filesystem: names that are looked up one after the other are asked for together", async (t) => {
+  t.timeout(hangLimitMs);
+  const files = 300;
+  const look = (folder: string, step = 1): string =>
+    `i=${step - 1}; while [ $i -lt ${files} ]; do [ -f ${folder}/file-$i ] || exit 1; i=$((i + ${step})); done`;
+  const make = (folder: string): void => {
+    mkdirSync(folder);
+    for (let index = 0; index < files; index++) writeFileSync(join(folder, `file-${index}`), "before");
+  };
+  make(host("bundle-0/rootfs/work/siblings"));
+  make(host("volume/siblings"));
+  t.assert((await interruptsOf(look("/vol/siblings"))) >= files, "of a volume each is asked for, each time");
+  const alone = await interruptsOf(look("/work/siblings"));
+  t.assert(alone < files / 2, `${alone} interrupts for ${files} names of a root filesystem`);
+  // What was learned of names that nobody has asked for is no older than what was.
+  await after(6000);
+  for (let index = 0; index < files; index += 2) rmSync(host(`bundle-0/rootfs/work/siblings/file-${index}`));
+  for (let index = 1; index < files; index += 2) writeFileSync(host(`bundle-0/rootfs/work/siblings/file-${index}`), "longer than before");
+  const told = await scratch.sh(
+    "one",
+    `i=0; while [ $i -lt ${files} ]; do [ -e /work/siblings/file-$i ] && stat -c %s /work/siblings/file-$i; i=$((i + 1)); done`,
+  );
+  t.is(told, Array.from({ length: files / 2 }, () => "18").join("\n"), "the half that is left, with its new size");
+  await after(6000);
+  const again = await interruptsOf(look("/work/siblings", 2));
+  t.assert(again < files / 4, `${again} interrupts for ${files / 2} names once what was known of them is too old`);
+});
+
+test.serial("processes that look up, make, rename and remove names of the same folders find what is there", async (t) => {
+  t.timeout(2 * hangLimitMs);
+  const [folders, files] = [Math.max(2, Math.round(20 * amount)), 100];
+  for (let folder = 0; folder < folders; folder++) {
+    mkdirSync(host(`bundle-0/rootfs/work/crowd/${folder}`), { recursive: true });
+    for (let file = 0; file < files; file++) writeFileSync(host(`bundle-0/rootfs/work/crowd/${folder}/${file}`), Buffer.alloc(file));
+  }
+  t.is(await scratch.sh("one", `fsops --crowd /work/crowd ${folders} ${files}`), "0 wrong");
+});
+
 // -- volumes -----------------------------------------------------------------------------------------------------------------
 
 test.serial("a file is bound: read, written, not removed", async (t) => {

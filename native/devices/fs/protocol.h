@@ -7,6 +7,9 @@ namespace tskata::devices::fs {
 constexpr uint32_t opcode_statx = 52;
 // INIT's flags2 (bit 62 of all), not Linux's: before it sends FUSE_LSEEK the kernel writes back what it has kept.
 constexpr uint32_t flag2_lseek_writes_back = 1u << 30;
+// Bit 61: for the sake of lookups the kernel reads a folder that it has not opened, by READDIRPLUS without a handle.
+constexpr uint32_t flag2_lookup_plus = 1u << 29;
+constexpr uint64_t no_handle = 0;
 // fuse_attr's flags, likewise not Linux's: what SETATTR was answered with is not the inode's attributes from now on.
 constexpr uint32_t attribute_unchanged = 1u << 31;
 

@@ -125,6 +125,7 @@ class Server {
     std::optional<statx_timestamp> birth;
   };
   Look look_at_node(const Request& request, uint32_t flags, uint64_t handle, unsigned further = 0);
+  HandleRef open_for_lookups(uint64_t node);
   size_t read_directory(Request& request, bool plus);
   void change_attributes(const Request& request, const fuse_setattr_in& in, Inode& inode, int path);
   size_t remove_name(Request& request, int flags);

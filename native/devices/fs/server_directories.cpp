@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "devices/fs/protocol.h"
 #include "devices/fs/server.h"
 
 namespace tskata::devices::fs {
@@ -49,18 +50,26 @@ class EntryBuffer {
 }  // namespace
 
 size_t Server::opendir(Request& request) {
-  (void)request.take<fuse_open_in>();
+  const auto in = request.take<fuse_open_in>();
   InodeRef inode = inodes_.get(request.header().nodeid);
-  os::Descriptor fd = reopen(*inode, O_RDONLY | O_DIRECTORY);
+  os::Descriptor fd = reopen(*inode, O_RDONLY | O_DIRECTORY | static_cast<int>(in.flags & O_NOATIME));
   return request.reply(open_handle(std::move(fd), 0, std::move(inode)));
 }
 
 size_t Server::readdir(Request& request) { return read_directory(request, false); }
 size_t Server::readdirplus(Request& request) { return read_directory(request, true); }
 
+// Nobody in the guest reads the folder, so its time of access stays.
+HandleRef Server::open_for_lookups(uint64_t node) {
+  auto handle = std::make_shared<Handle>();
+  handle->inode = inodes_.get(node);
+  handle->fd = reopen(*handle->inode, O_RDONLY | O_DIRECTORY | O_NOATIME);
+  return handle;
+}
+
 size_t Server::read_directory(Request& request, bool plus) {
   const auto in = request.take<fuse_read_in>();
-  const HandleRef handle = handles_.get(in.fh);
+  const HandleRef handle = plus && in.fh == no_handle ? open_for_lookups(request.header().nodeid) : handles_.get(in.fh);
   const std::lock_guard lock(handle->directory);
   const int fd = handle->fd.get();
   EntryBuffer out(std::min<size_t>({in.size, request.room(), size_t{1} << 20}));
