@@ -618,6 +618,20 @@ void descriptors_all_in_use() {
   expect(guest.list(dir, 65536).at("entry0").entry.nodeid != 0, "READDIRPLUS gives nodes as well");
 }
 
+// Entries that the guest's kernel reads for the sake of lookups leave room for what is looked up.
+void descriptors_of_names_not_asked_for() {
+  const rlimit limit{1024, 1024};
+  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  Guest guest;
+  for (int i = 0; i < 1000; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  const size_t told = guest.list(dir, 65536, devices::fs::no_handle).size();
+  expect(told > 200 && told < 300, std::to_string(told) + " entries, half of what there may be");
+  int found = 0;
+  for (int i = 0; i < 1000; ++i) found += guest.lookup(dir, "entry" + std::to_string(i)).error == 0 ? 1 : 0;
+  expect(found >= 500, std::to_string(found) + " found by name, as without");
+}
+
 // A file may go and another get its inode number while nothing of ours holds it.
 void numbers_used_again() {
   if (!own_mounts()) return;
@@ -848,6 +862,7 @@ std::vector<Case> fs_cases() {
       {"fs: filesystem without ACLs", filesystem_without_acls},
       {"fs: more nodes than descriptors", more_nodes_than_descriptors},
       {"fs: descriptors that are all in use", descriptors_all_in_use},
+      {"fs: descriptors of names not asked for", descriptors_of_names_not_asked_for},
       {"fs: inode numbers used again", numbers_used_again},
       {"fs: the keeper of handles", keeper_alone},
       {"fs: stop under load", stop_under_load},

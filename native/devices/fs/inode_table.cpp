@@ -95,6 +95,11 @@ uint64_t InodeTable::guest_number(uint64_t device, uint64_t inode) {
   return inode ^ (index << 48);
 }
 
+bool InodeTable::is_scarce() const {
+  const std::shared_lock lock(mutex_);
+  return by_id_.size() >= most_nodes_ / 2 || descriptors_ - std::min(descriptors_, turns_.size()) >= limit_ / 2;
+}
+
 InodeRef InodeTable::get(uint64_t id) const {
   const std::shared_lock lock(mutex_);
   const auto found = by_id_.find(id);

@@ -132,6 +132,9 @@ class InodeTable {
   // The way by the same mount as `folder`'s, where there is one: a link is made within one mount.
   PathRef path_beside(Inode& inode, Inode& folder);
 
+  // Whether half of the nodes, or of the descriptors that stay open, are taken: what the guest has not asked for itself should not take more.
+  bool is_scarce() const;
+
   // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found.
   InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder);
   // Counts one more lookup of a node that was found once more by the same mount; none where it takes a descriptor to know that it is the same.

@@ -69,7 +69,8 @@ HandleRef Server::open_for_lookups(uint64_t node) {
 
 size_t Server::read_directory(Request& request, bool plus) {
   const auto in = request.take<fuse_read_in>();
-  const HandleRef handle = plus && in.fh == no_handle ? open_for_lookups(request.header().nodeid) : handles_.get(in.fh);
+  const bool for_lookups = plus && in.fh == no_handle;
+  const HandleRef handle = for_lookups ? open_for_lookups(request.header().nodeid) : handles_.get(in.fh);
   const std::lock_guard lock(handle->directory);
   const int fd = handle->fd.get();
   EntryBuffer out(std::min<size_t>({in.size, request.room(), size_t{1} << 20}));
@@ -93,7 +94,7 @@ size_t Server::read_directory(Request& request, bool plus) {
       const auto* const entry = reinterpret_cast<const HostEntry*>(host.data() + at);
       at += entry->length;
       const std::string_view name(entry->name);
-      if (!out.has_room(fixed, name.size())) {
+      if (!out.has_room(fixed, name.size()) || (for_lookups && inodes_.is_scarce())) {
         full = true;
         stands_after = false;
         break;
