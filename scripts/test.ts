@@ -37,7 +37,7 @@ const KVM_TESTBED = { vcpus: 4, memoryMib: 8192 };
  * devices and its end have a part in. `npm run test:kvm` runs all of them.
  */
 const KVM_SHORT = ["crash", "endings", "inotify", "machine", "slots", "timers"];
-/** Seen: 77 minutes on two cores. */
+/** Seen: 49 to 77 minutes on two cores. */
 const KVM_LIMIT_MS = 7_200_000;
 
 /** The VM tests on KVM: the host's where it works, else the testbed's. */

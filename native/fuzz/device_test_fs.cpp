@@ -121,9 +121,21 @@ void owner() {
   expect(::stat(guest.host("c1/rootfs/owned").c_str(), &made) == 0 && made.st_uid == 1234 && made.st_gid == 4321, "the caller owns it");
 }
 
+std::string entry_name(size_t i) { return "entry" + std::to_string(i); }
+
+void make_entries(const Guest& guest, size_t count) {
+  for (size_t i = 0; i < count; ++i) std::ofstream(guest.host("c1/rootfs/dir/" + entry_name(i)));
+}
+
+// Each test is a process of its own.
+void allow_descriptors(rlim_t most) {
+  const rlimit limit{most, most};
+  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+}
+
 void read_folder() {
   Guest guest;
-  for (int i = 0; i < 500; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  make_entries(guest, 500);
   const uint64_t dir = guest.node("c1/rootfs/dir");
   for (const uint32_t size : {4096u, 65536u, 300u}) {
     const auto listed = guest.list(dir, size);
@@ -141,7 +153,7 @@ void read_folder() {
 void read_folder_for_lookups() {
   Guest guest;
   const std::string path = guest.host("c1/rootfs/dir");
-  for (int i = 0; i < 500; ++i) std::ofstream(path + "/entry" + std::to_string(i));
+  make_entries(guest, 500);
   const uint64_t dir = guest.node("c1/rootfs/dir");
   const auto time_of_access = [&] {
     struct stat facts {};
@@ -412,7 +424,7 @@ void folder_numbers() {
   std::ofstream(guest.host("c1/mounts/v/file")) << "x";
   const uint64_t volume = guest.node("c1/mounts/v");
   const uint64_t number = guest.lookup(volume, "file").as<fuse_entry_out>().attr.ino;
-  const uint64_t handle = guest.call(FUSE_OPENDIR, volume, bytes_of(fuse_open_in{O_DIRECTORY, 0})).as<fuse_open_out>().fh;
+  const uint64_t handle = guest.open_folder(volume);
   fuse_read_in in{};
   in.fh = handle;
   in.size = 4096;
@@ -534,15 +546,14 @@ void concurrent() {
 
 // A guest that looks up everything gets ENFILE in time; what the process needs for the rest of the pod is left.
 void descriptors_run_out() {
-  const rlimit limit{256, 256};
-  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  allow_descriptors(256);
   Guest guest;
-  for (int i = 0; i < 300; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  make_entries(guest, 300);
   const uint64_t dir = guest.node("c1/rootfs/dir");
   expect(guest.list(dir, 65536).size() == 302, "a folder is listed whole, if without nodes");
   int refused = 0;
-  for (int i = 0; i < 300; ++i) {
-    const int error = guest.lookup(dir, "entry" + std::to_string(i)).error;
+  for (size_t i = 0; i < 300; ++i) {
+    const int error = guest.lookup(dir, entry_name(i)).error;
     expect(error == 0 || error == ENFILE, "ENFILE");
     refused += error != 0 ? 1 : 0;
   }
@@ -559,11 +570,9 @@ void more_nodes_than_descriptors() {
   constexpr size_t budget = 100;
   const char* const all = std::getenv("TSKATA_TEST_FULL");
   const size_t count = all != nullptr && std::string(all) == "1" ? 990'000 : 10'000;
-  const rlimit limit{1024, 1024};
-  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  allow_descriptors(1024);
   Guest guest(true, start_keeper(), budget);
-  const auto name = [](size_t i) { return "entry" + std::to_string(i); };
-  for (size_t i = 0; i < count; ++i) std::ofstream(guest.host("c1/rootfs/dir/" + name(i)));
+  make_entries(guest, count);
   const uint64_t dir = guest.node("c1/rootfs/dir");
   const size_t before = open_descriptors();
   std::vector<std::pair<uint64_t, uint64_t>> nodes(count);  // and numbers
@@ -576,8 +585,8 @@ void more_nodes_than_descriptors() {
   const size_t gone = count / 2;  // among those whose descriptors were closed long ago
   const uint64_t open_node = nodes[0].first;
   const uint64_t handle = guest.open(open_node, O_RDWR);
-  expect(guest.write(open_node, handle, 0, "kept").error == 0 && guest.call(FUSE_UNLINK, dir, text(name(0))).error == 0, "unlinked, but open");
-  expect(guest.call(FUSE_UNLINK, dir, text(name(gone))).error == 0, "unlinked, and known alone");
+  expect(guest.write(open_node, handle, 0, "kept").error == 0 && guest.call(FUSE_UNLINK, dir, text(entry_name(0))).error == 0, "unlinked, but open");
+  expect(guest.call(FUSE_UNLINK, dir, text(entry_name(gone))).error == 0, "unlinked, and known alone");
   const size_t step = std::max<size_t>(1, count / 2000);
   for (size_t i = 2; i < count; i += step) {
     if (i == gone) continue;
@@ -586,7 +595,7 @@ void more_nodes_than_descriptors() {
   expect(open_descriptors() < before + 2 * budget, "descriptors within the budget");
   expect(guest.read(open_node, handle, 0, 10).body == "kept" && getattr(open_node).as<fuse_attr_out>().attr.nlink == 0, "the open file");
   expect(getattr(nodes[gone].first).error == ESTALE, "a file that is gone for good");
-  expect(guest.lookup(dir, name(2)).as<fuse_entry_out>().nodeid == nodes[2].first, "one node still");
+  expect(guest.lookup(dir, entry_name(2)).as<fuse_entry_out>().nodeid == nodes[2].first, "one node still");
   expect(guest.call(FUSE_LINK, dir, bytes_of(fuse_link_in{nodes[3].first}, text("linked"))).as<fuse_entry_out>().nodeid == nodes[3].first, "LINK");
   for (size_t at = 0; at < count; at += 1000) {
     const size_t part = std::min<size_t>(1000, count - at);
@@ -595,22 +604,21 @@ void more_nodes_than_descriptors() {
     guest.call(FUSE_BATCH_FORGET, 0, body, 0);
   }
   expect(getattr(nodes[5].first).error == ESTALE && open_descriptors() <= before + 1, "FORGET");
-  expect(guest.node("c1/rootfs/dir/" + name(5)) != nodes[5].first, "found anew");
+  expect(guest.node("c1/rootfs/dir/" + entry_name(5)) != nodes[5].first, "found anew");
   guest.call(FUSE_DESTROY, 0, "");
-  expect(guest.init().error == 0 && guest.lookup(guest.node("c1/rootfs/dir"), name(7)).error == 0, "a new session");
+  expect(guest.init().error == 0 && guest.lookup(guest.node("c1/rootfs/dir"), entry_name(7)).error == 0, "a new session");
 }
 
 // A process that may have few descriptors has no more of them beyond the budget: others are closed even when all have been used a moment ago.
 void descriptors_all_in_use() {
   if (::getuid() != 0) return;  // handles are for CAP_DAC_READ_SEARCH
-  constexpr int count = 1500;
-  const rlimit limit{1024, 1024};
-  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  constexpr size_t count = 1500;
+  allow_descriptors(1024);
   Guest guest(true, start_keeper());
-  for (int i = 0; i < count; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  make_entries(guest, count);
   const uint64_t dir = guest.node("c1/rootfs/dir");
-  for (int i = 0; i < count; ++i) {
-    const Reply found = guest.lookup(dir, "entry" + std::to_string(i));
+  for (size_t i = 0; i < count; ++i) {
+    const Reply found = guest.lookup(dir, entry_name(i));
     expect(found.error == 0, "LOOKUP " + std::to_string(i) + " of a name");
     const uint64_t node = found.as<fuse_entry_out>().nodeid;
     expect(guest.call(FUSE_GETATTR, node, bytes_of(fuse_getattr_in{})).error == 0, "which uses its descriptor");
@@ -620,15 +628,14 @@ void descriptors_all_in_use() {
 
 // Entries that the guest's kernel reads for the sake of lookups leave room for what is looked up.
 void descriptors_of_names_not_asked_for() {
-  const rlimit limit{1024, 1024};
-  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  allow_descriptors(1024);
   Guest guest;
-  for (int i = 0; i < 1000; ++i) std::ofstream(guest.host("c1/rootfs/dir/entry" + std::to_string(i)));
+  make_entries(guest, 1000);
   const uint64_t dir = guest.node("c1/rootfs/dir");
   const size_t told = guest.list(dir, 65536, devices::fs::no_handle).size();
   expect(told > 200 && told < 300, std::to_string(told) + " entries, half of what there may be");
   int found = 0;
-  for (int i = 0; i < 1000; ++i) found += guest.lookup(dir, "entry" + std::to_string(i)).error == 0 ? 1 : 0;
+  for (size_t i = 0; i < 1000; ++i) found += guest.lookup(dir, entry_name(i)).error == 0 ? 1 : 0;
   expect(found >= 500, std::to_string(found) + " found by name, as without");
 }
 
