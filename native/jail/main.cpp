@@ -44,7 +44,8 @@ using namespace tskata::jail;
 
 constexpr int failed = 125;
 constexpr rlim_t most_descriptors = 1 << 20;
-constexpr size_t most_file_servers = 2;  // of a pod: one for volumes, one for what the guest writes back
+constexpr rlim_t common_descriptors = 1024;  // soft limit of a process, of old
+constexpr size_t most_file_servers = 2;      // of a pod: one for volumes, one for what the guest writes back
 
 struct Options {
   bool hypervisor = false;
@@ -165,15 +166,30 @@ void close_others(std::vector<unsigned> kept) {
   ::syscall(SYS_close_range, from, ~0u, 0);
 }
 
-void limit(int resource, rlim_t most, const char* name) {
+rlim_t hard_limit(int resource, const char* name) {
   rlimit now{};
   if (::getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) fail(std::string("read the limit ") + name);
-  const rlimit wanted{std::min(most, now.rlim_max), std::min(most, now.rlim_max)};
+  return now.rlim_max;
+}
+
+void limit(int resource, rlim_t most, const char* name) {
+  const rlim_t least = std::min(most, hard_limit(resource, name));
+  const rlimit wanted{least, least};
   if (::setrlimit(static_cast<__rlimit_resource>(resource), &wanted) != 0) fail(std::string("set the limit ") + name);
+}
+
+// The file servers hold a descriptor for each file that a guest knows of filesystems without handles. What a caller has is made for programs
+// that hold few; less than all of them get was meant.
+void raise_descriptors() {
+  const rlim_t most = hard_limit(RLIMIT_NOFILE, "nofile");
+  if (most < common_descriptors || most >= most_descriptors) return;
+  const rlimit wanted{most_descriptors, most_descriptors};
+  (void)::setrlimit(RLIMIT_NOFILE, &wanted);  // not ours to raise, or above fs.nr_open: then it stays
 }
 
 void set_limits() {
   limit(RLIMIT_CORE, 0, "core");  // a core would hold the guest's memory
+  raise_descriptors();
   limit(RLIMIT_NOFILE, most_descriptors, "nofile");
   limit(RLIMIT_MSGQUEUE, 0, "msgqueue");
   limit(RLIMIT_RTPRIO, 0, "rtprio");
