@@ -107,8 +107,11 @@ function killCell(verb: MatrixVerb, fault: Fault, how: Remedy): Cell | undefined
     run: async (scratch, id) => {
       const problems: string[] = [];
       const outcome = await strike(scratch, problems, verb, fault, id);
-      const fired = outcome.stderr.includes(`TSKATA_FAULT: ${fault.process}:${fault.span}:${fault.edge}: kills ${fault.victim}`);
-      if (!fired) problems.push(`the fault point was not reached, or its victim was not there: ${describe(outcome)}`);
+      const point = `TSKATA_FAULT: ${fault.process}:${fault.span}:${fault.edge}`;
+      const fired = outcome.stderr.includes(`${point}: kills ${fault.victim}`);
+      // What `kill` has ended may have taken its proxy with it.
+      const ended = verb === "kill" && fault.edge === "end" && outcome.stderr.includes(`${point}: there is no proxy`);
+      if (!fired && !ended) problems.push(`the fault point was not reached, or its victim was not there: ${describe(outcome)}`);
       await remedy(scratch, problems, how, id);
       if (verb === "join" || verb === "leave") await remedy(scratch, problems, "delete", `${id}-pod`);
       return problems;
