@@ -191,7 +191,7 @@ export interface Native {
   /**
    * virtio-fs over the folder `root`. `patienceUs`: how long a thread looks for the guest's next request before it waits for the notification (native/
    * virtio/queue_workers.h). `keeperFd` is the keeper of handles, taken over: a socket of native/keeper/protocol.h. `writeback`: the guest's kernel keeps
-   * what is written (native/devices/fs/server.h). `share`: the part that it may have of the nodes and descriptors of this process's file servers.
+   * what is written (native/devices/fs/server.h). `share`: the part that it may have of this process's descriptors.
    */
   createFs(options: FsOptions): VirtioDevice;
   /** The host's next changes to what the guest knows of volumes, at most so many, in their order; waits until there is one. One call at a time. */

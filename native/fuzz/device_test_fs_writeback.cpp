@@ -86,7 +86,7 @@ void holes() {
     std::array<uint32_t, 16> words{7, 38, 131072, FUSE_INIT_EXT | FUSE_WRITEBACK_CACHE, flags2};
     return writing.call(FUSE_INIT, 0, bytes_of(words)).as<fuse_init_out>().flags2;
   };
-  expect(hello(0xffffffff) == (devices::fs::flag2_lseek_writes_back | devices::fs::flag2_lookup_plus),
+  expect(hello(0xffffffff) == (devices::fs::flag2_lseek_writes_back | devices::fs::flag2_lookup_plus | devices::fs::flag2_enfile_forgets),
          "of what Linux does not have, these are understood alone");
   in.fh = writing.open(writing.file());
   expect(writing.call(FUSE_LSEEK, writing.file(), bytes_of(in)).as<fuse_lseek_out>().offset == 7, "told, where the guest writes back before it asks");
@@ -256,7 +256,7 @@ void shares() {
         os::Descriptor opened(::open(path.c_str(), O_PATH | O_CLOEXEC));
         struct statx facts {};
         os::checked(::statx(opened.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &facts), "statx");
-        (void)table.remember(std::move(opened), facts, devices::fs::Policy::exclusive, *table.get(root));
+        (void)table.remember(std::move(opened), facts, devices::fs::Policy::exclusive, *table.get(root), devices::fs::Origin::made);
       }
     } catch (const std::system_error& error) {
       expect(error.code().value() == ENFILE, "ENFILE");

@@ -46,10 +46,9 @@ Way& best(std::vector<Way>& ways) {
 
 uint64_t device_of(const struct statx& attributes) { return makedev(attributes.stx_dev_major, attributes.stx_dev_minor); }
 
+constexpr size_t most_being_made = 64;  // at a time: more than there are threads
 constexpr double nodes_part = 0.5;
 constexpr double handles_part = 0.25;
-
-size_t part_of(size_t most, double share) { return static_cast<size_t>(static_cast<double>(most) * share); }
 
 Stamp stamp_of(const struct statx& attributes, uint64_t changes) { return {changes, attributes.stx_size, attributes.stx_mtime}; }
 
@@ -73,9 +72,9 @@ size_t descriptor_share(size_t most, double part) {
 InodeTable::InodeTable(Options options)
     : keeper_(std::move(options.keeper)),
       writeback_(options.writeback),
-      most_nodes_(part_of(max_inodes, options.share)),
-      limit_(descriptor_share(most_nodes_, nodes_part * options.share)),
-      budget_(std::min(options.budget, limit_)) {
+      limit_(descriptor_share(max_inodes, nodes_part * options.share)),
+      kept_for_made_(std::min(most_being_made, limit_ / 8)),
+      budget_(std::min(options.budget, limit_ - kept_for_made_)) {
   os::Descriptor root = std::move(options.root);
   const struct statx attributes = attributes_of(root.get());
   const uint64_t device = device_of(attributes);
@@ -97,7 +96,18 @@ uint64_t InodeTable::guest_number(uint64_t device, uint64_t inode) {
 
 bool InodeTable::is_scarce() const {
   const std::shared_lock lock(mutex_);
-  return by_id_.size() >= most_nodes_ / 2 || descriptors_ - std::min(descriptors_, turns_.size()) >= limit_ / 2;
+  return by_id_.size() >= max_inodes / 2 || descriptors_ - std::min(descriptors_, turns_.size()) >= limit_ / 2;
+}
+
+bool InodeTable::has_room(Origin origin) const {
+  const size_t kept = origin == Origin::made ? 0 : kept_for_made_;
+  return descriptors_ + kept < limit_ && by_id_.size() + kept < max_inodes;
+}
+
+void InodeTable::require_room() {
+  const std::unique_lock lock(mutex_);
+  make_room();
+  if (!has_room(Origin::asked)) fail(ENFILE);
 }
 
 InodeRef InodeTable::get(uint64_t id) const {
@@ -127,7 +137,7 @@ PathRef InodeTable::path_beside(Inode& inode, Inode& folder) {
 // A folder is one node a mount: its entries are what that mount shows, and the guest's kernel knows a folder by one place alone.
 // Anything else is one node however it was found, so that locks, mappings, FIFOs and sockets hold between the containers of a pod. That
 // one may be written by the guest's kernel if any of its mounts is writable, which it could by that mount's name, too.
-InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder) {
+InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder, Origin origin) {
   const uint64_t device = device_of(attributes);
   const uint64_t mount = attributes.stx_mnt_id;
   const NodeFacts::Key key = key_of(attributes);
@@ -152,7 +162,7 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
     }
     by_key_.erase(found);
   }
-  if (descriptors_ >= limit_ || by_id_.size() >= most_nodes_) fail(ENFILE);
+  if (!has_room(origin)) fail(ENFILE);
   const NodeFacts facts{next_id_++, static_cast<mode_t>(attributes.stx_mode & S_IFMT), device, number, key};
   const auto inode = std::make_shared<Inode>(facts, policy, std::move(way));
   inode->stamp = stamp_of(attributes, 0);
@@ -230,7 +240,7 @@ void InodeTable::leave_turn(Inode& inode) {
 // Closes what has not been used since its last turn, until one more fits the budget. Beyond the budget some more may be open for a while; at the
 // limit each has a turn, and a second one after it has lost its mark.
 void InodeTable::make_room() {
-  const size_t turns = descriptors_ < limit_ ? std::min(turns_.size(), max_turns) : 2 * turns_.size();
+  const size_t turns = descriptors_ + kept_for_made_ < limit_ ? std::min(turns_.size(), max_turns) : 2 * turns_.size();
   for (size_t left = turns; descriptors_ >= budget_ && left > 0 && !turns_.empty(); --left) {
     Inode& inode = *turns_.front();
     const Closing how = inode.used.exchange(false) ? Closing::later : close(by_id_.at(inode.id));
@@ -287,7 +297,12 @@ void InodeTable::clear() {
   by_id_[root_id] = root_;
 }
 
-HandleTable::HandleTable(double share) : limit_(descriptor_share(part_of(max_handles, share), handles_part * share)) {}
+HandleTable::HandleTable(double share) : limit_(descriptor_share(max_handles, handles_part * share)) {}
+
+void HandleTable::require_room() const {
+  const std::shared_lock lock(mutex_);
+  if (handles_.size() + std::min(most_being_made, limit_ / 8) >= limit_) fail(ENFILE);
+}
 
 uint64_t HandleTable::add(HandleRef handle) {
   const std::unique_lock lock(mutex_);

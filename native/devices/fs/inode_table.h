@@ -3,7 +3,7 @@
 // A guest may know more nodes than a process should hold descriptors. Beyond a budget those of nodes not used lately are closed, by turns
 // (second chance), and opened again by the file's handle (keeper/protocol.h). Where there is no keeper, or a filesystem has no handles, as many
 // are open as the process may have, and then it is ENFILE. Kept open are: nodes with an open file, and those without a name, which nothing
-// else might hold.
+// else might hold. A guest of ours forgets names that it does not use at an ENFILE, and asks again (protocol.h).
 //
 // Where the guest writes back (server.h) its kernel believes the size of a file that it knows, and asks no more. A file that the host has changed
 // is therefore told as another node, once nobody in the guest has it open for writing: one that is not as the guest's last change has left it. Who
@@ -103,6 +103,9 @@ class Changing {
   Inode& inode_;
 };
 
+// How a node became known: the guest asked for it, or has made it.
+enum class Origin { asked, made };
+
 // Descriptors that the guest may hold of the process's: beyond `part` of the limit it gets ENFILE, and the pod's sockets still find some.
 size_t descriptor_share(size_t most, double part);
 
@@ -118,7 +121,7 @@ class InodeTable {
     os::Descriptor keeper{};
     size_t budget = default_budget;
     bool writeback = false;
-    double share = 1;  // of max_inodes and of the process's descriptors
+    double share = 1;  // of the process's descriptors
   };
 
   explicit InodeTable(Options options);
@@ -135,8 +138,11 @@ class InodeTable {
   // Whether half of the nodes, or of the descriptors that stay open, are taken: what the guest has not asked for itself should not take more.
   bool is_scarce() const;
 
-  // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found.
-  InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder);
+  // Throws ENFILE where there is no room for what is about to be made. Later that would be too late: it would be there, and asked for again.
+  void require_room();
+
+  // Finds or adds the node that `path` refers to and counts one lookup. `folder` is where it was found. Some room is kept for what was made.
+  InodeRef remember(os::Descriptor path, const struct statx& attributes, Policy policy, const Inode& folder, Origin origin = Origin::asked);
   // Counts one more lookup of a node that was found once more by the same mount; none where it takes a descriptor to know that it is the same.
   InodeRef remember_again(const struct statx& attributes, Policy policy);
   // Counts one more lookup of a node; none where the guest does not know it.
@@ -158,6 +164,7 @@ class InodeTable {
     }
   };
 
+  bool has_room(Origin origin) const;
   const PathRef& opened(Inode& inode, Way& way);
   bool is_still(Inode& inode, const Way& way);
   bool changed_by_host(Inode& inode, const Way& way, const struct statx& seen) const;
@@ -174,8 +181,8 @@ class InodeTable {
   std::list<Inode*> turns_;  // nodes that may be closed
   size_t descriptors_ = 0;
   const bool writeback_;
-  const size_t most_nodes_;
   const size_t limit_;
+  const size_t kept_for_made_;
   const size_t budget_;
   uint64_t next_id_ = root_id + 1;
   InodeRef root_;
@@ -210,6 +217,8 @@ class HandleTable {
   // `share` as the table of nodes has it.
   explicit HandleTable(double share = 1);
 
+  // Throws ENFILE where a file that is about to be made would have no handle.
+  void require_room() const;
   uint64_t add(HandleRef handle);
   HandleRef get(uint64_t id) const;  // throws EBADF
   HandleRef remove(uint64_t id);

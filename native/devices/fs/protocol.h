@@ -10,6 +10,8 @@ constexpr uint32_t flag2_lseek_writes_back = 1u << 30;
 // Bit 61: for the sake of lookups the kernel reads a folder that it has not opened, by READDIRPLUS without a handle.
 constexpr uint32_t flag2_lookup_plus = 1u << 29;
 constexpr uint64_t no_handle = 0;
+// Bit 60: after ENFILE the kernel forgets the names that nobody uses and asks again. So a request that is answered so has changed nothing.
+constexpr uint32_t flag2_enfile_forgets = 1u << 28;
 // fuse_attr's flags, likewise not Linux's: what SETATTR was answered with is not the inode's attributes from now on.
 constexpr uint32_t attribute_unchanged = 1u << 31;
 

@@ -159,7 +159,7 @@ size_t Server::init(Request& request) {
                           FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_SETXATTR_EXT | FUSE_INIT_EXT |
                           (writeback_ ? FUSE_WRITEBACK_CACHE : 0);
   out.flags = in.flags & wanted;
-  out.flags2 = flags2 & (flag2_lseek_writes_back | flag2_lookup_plus);
+  out.flags2 = flags2 & (flag2_lseek_writes_back | flag2_lookup_plus | flag2_enfile_forgets);
   out.max_background = 128;
   out.congestion_threshold = 96;
   out.max_write = max_write;

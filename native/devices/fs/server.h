@@ -112,10 +112,10 @@ class Server {
 
   void watch(Inode& inode, uint64_t mount, const Inode& folder);
   void forget_node(uint64_t id, uint64_t count);
-  fuse_entry_out lookup_name(Inode& parent, const std::string& name);
-  std::optional<fuse_entry_out> find_name(Inode& parent, const std::string& name);
+  fuse_entry_out lookup_name(Inode& parent, const std::string& name, Origin origin = Origin::asked);
+  std::optional<fuse_entry_out> find_name(Inode& parent, const std::string& name, Origin origin = Origin::asked);
   const fuse_entry_out& noted(const Inode& parent, const std::string& name, const fuse_entry_out& entry);
-  fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder);
+  fuse_entry_out entry_for(os::Descriptor path, Policy policy, const Inode& folder, Origin origin);
   fuse_entry_out entry_of(const Inode& inode, const struct statx& from) const;
   fuse_attr attributes(const struct statx& from, uint64_t number) const;
   fuse_attr_out attributes_reply(const Inode& inode, int fd) const;
@@ -133,6 +133,7 @@ class Server {
   os::Descriptor reopen(Inode& inode, int flags);
   int host_flags(uint32_t flags) const;
   size_t reply_created(Request& request, const fuse_entry_out& entry, const fuse_create_in& in, os::Descriptor fd);
+  void require_room_to_create();
   fuse_open_out open_handle(os::Descriptor fd, uint32_t flags, InodeRef inode);
 
   const bool writeback_;

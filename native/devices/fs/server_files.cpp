@@ -62,10 +62,16 @@ size_t Server::open(Request& request) {
   return request.reply(open_handle(std::move(fd), in.flags, std::move(inode)));
 }
 
+void Server::require_room_to_create() {
+  inodes_.require_room();
+  handles_.require_room();
+}
+
 size_t Server::create(Request& request) {
   const auto in = request.take<fuse_create_in>();
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
+  require_room_to_create();
   os::Descriptor fd;
   {
     const Caller caller(request.header(), in.umask);
@@ -74,19 +80,20 @@ size_t Server::create(Request& request) {
     fd.reset(::openat(inodes_.path(*parent)->get(), name.c_str(), flags, in.mode & 07777));
     if (!fd && (errno != EEXIST || (in.flags & O_EXCL) != 0)) throw std::system_error(errno, std::generic_category(), "openat");
   }
-  return reply_created(request, lookup_name(*parent, name), in, std::move(fd));
+  return reply_created(request, lookup_name(*parent, name, Origin::made), in, std::move(fd));
 }
 
 size_t Server::tmpfile(Request& request) {
   const auto in = request.take<fuse_create_in>();
   const InodeRef parent = inodes_.get(request.header().nodeid);
+  require_room_to_create();
   os::Descriptor fd;
   {
     const Caller caller(request.header(), in.umask);
     const int flags = (host_flags(in.flags) & ~O_TRUNC) | O_TMPFILE | O_CLOEXEC | static_cast<int>(in.flags & O_EXCL);
     fd.reset(os::checked(::openat(inodes_.path(*parent)->get(), ".", flags, in.mode & 07777), "openat"));
   }
-  const fuse_entry_out entry = entry_for(own_.open(fd.get(), O_PATH), parent->policy, *parent);
+  const fuse_entry_out entry = entry_for(own_.open(fd.get(), O_PATH), parent->policy, *parent, Origin::made);
   return reply_created(request, entry, in, std::move(fd));
 }
 

@@ -86,9 +86,9 @@ fuse_attr Server::attributes(const struct statx& from, uint64_t number) const {
   return out;
 }
 
-fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode& folder) {
+fuse_entry_out Server::entry_for(os::Descriptor path, Policy policy, const Inode& folder, Origin origin) {
   const struct statx from = stat_of(path.get());
-  const InodeRef inode = inodes_.remember(std::move(path), from, policy, folder);
+  const InodeRef inode = inodes_.remember(std::move(path), from, policy, folder, origin);
   if (policy == Policy::shared && !inode->watched) watch(*inode, from.stx_mnt_id, folder);
   return entry_of(*inode, from);
 }
@@ -102,14 +102,14 @@ fuse_entry_out Server::entry_of(const Inode& inode, const struct statx& from) co
   return out;
 }
 
-fuse_entry_out Server::lookup_name(Inode& parent, const std::string& name) {
-  const std::optional<fuse_entry_out> found = find_name(parent, name);
+fuse_entry_out Server::lookup_name(Inode& parent, const std::string& name, Origin origin) {
+  const std::optional<fuse_entry_out> found = find_name(parent, name, origin);
   if (!found) throw std::system_error(ENOENT, std::generic_category());
   return *found;
 }
 
 // None where there is no such name.
-std::optional<fuse_entry_out> Server::find_name(Inode& parent, const std::string& name) {
+std::optional<fuse_entry_out> Server::find_name(Inode& parent, const std::string& name, Origin origin) {
   const PathRef folder = inodes_.path(parent);
   if (InodeTable::shows_processes(parent) && is_kept_back(folder->get(), name)) return std::nullopt;
   const Policy policy = policy_below(parent.policy, name);
@@ -123,7 +123,7 @@ std::optional<fuse_entry_out> Server::find_name(Inode& parent, const std::string
   }
   os::Descriptor path = open_component(folder->get(), name);
   if (!path) return std::nullopt;
-  return noted(parent, name, entry_for(std::move(path), policy, parent));
+  return noted(parent, name, entry_for(std::move(path), policy, parent, origin));
 }
 
 const fuse_entry_out& Server::noted(const Inode& parent, const std::string& name, const fuse_entry_out& entry) {
@@ -281,11 +281,12 @@ size_t Server::symlink(Request& request) {
   const std::string name = request.take_name();
   const std::string target = request.take_string(max_symlink);
   const InodeRef parent = inodes_.get(request.header().nodeid);
+  inodes_.require_room();
   {
     const Caller caller(request.header());
     os::checked(::symlinkat(target.c_str(), inodes_.path(*parent)->get(), name.c_str()), "symlinkat");
   }
-  return request.reply(lookup_name(*parent, name));
+  return request.reply(lookup_name(*parent, name, Origin::made));
 }
 
 size_t Server::mknod(Request& request) {
@@ -293,11 +294,12 @@ size_t Server::mknod(Request& request) {
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
   if (of_agent(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, false);
+  inodes_.require_room();
   {
     const Caller caller(request.header(), in.umask);
     os::checked(::mknodat(inodes_.path(*parent)->get(), name.c_str(), in.mode, host_device(in.rdev)), "mknodat");
   }
-  return request.reply(lookup_name(*parent, name));
+  return request.reply(lookup_name(*parent, name, Origin::made));
 }
 
 size_t Server::mkdir(Request& request) {
@@ -305,11 +307,12 @@ size_t Server::mkdir(Request& request) {
   const std::string name = request.take_name();
   const InodeRef parent = inodes_.get(request.header().nodeid);
   if (of_agent(request) && replays_.take(ChangeKind::create, parent->id, name)) return replayed_create(request, *parent, name, true);
+  inodes_.require_room();
   {
     const Caller caller(request.header(), in.umask);
     os::checked(::mkdirat(inodes_.path(*parent)->get(), name.c_str(), in.mode), "mkdirat");
   }
-  return request.reply(lookup_name(*parent, name));
+  return request.reply(lookup_name(*parent, name, Origin::made));
 }
 
 size_t Server::unlink(Request& request) { return remove_name(request, 0); }
@@ -351,7 +354,7 @@ size_t Server::link(Request& request) {
   const PathRef path = inodes_.path_beside(*inode, *parent);
   const std::string source = os::OwnDescriptors::name(path->get());
   os::checked(::linkat(own_.folder(), source.c_str(), inodes_.path(*parent)->get(), name.c_str(), AT_SYMLINK_FOLLOW), "linkat");
-  return request.reply(lookup_name(*parent, name));
+  return request.reply(lookup_name(*parent, name, Origin::made));
 }
 
 }  // namespace tskata::devices::fs
