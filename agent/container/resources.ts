@@ -73,9 +73,6 @@ function pidsWrites(limit: number | undefined): CgroupWrite[] {
 function ioWrites(io: BlockIoResources): CgroupWrite[] {
   const writes: CgroupWrite[] = [];
   if (io.weight !== undefined && io.weight !== 0) writes.push({ file: "io.weight", value: `default ${ioWeight(io.weight)}` });
-  for (const { major, minor, weight } of io.weightDevice ?? []) {
-    if (weight !== undefined && weight !== 0) writes.push({ file: "io.weight", value: `${major}:${minor} ${ioWeight(weight)}` });
-  }
   const throttles = [
     ["rbps", io.throttleReadBpsDevice],
     ["wbps", io.throttleWriteBpsDevice],

@@ -49,7 +49,7 @@ export const REFUSED_RESOURCES: readonly Refusal[] = [
   { path: "cpu.realtimeRuntime", why: VERSION_2 },
   { path: "cpu.realtimePeriod", why: VERSION_2 },
   { path: "blockIO.leafWeight", why: VERSION_2 },
-  { path: "blockIO.weightDevice[].leafWeight", why: VERSION_2 },
+  { path: "blockIO.weightDevice", why: "the guest's disk takes no weights" },
   { path: "network.classID", why: VERSION_2 },
   { path: "network.priorities", why: VERSION_2 },
   { path: "rdma", why: "the guest has no RDMA device", asks: (value) => Object.keys(value ?? {}).length > 0 },

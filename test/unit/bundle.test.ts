@@ -111,7 +111,7 @@ const ASKED: Readonly<Record<string, unknown>> = {
   "linux.resources.cpu.realtimeRuntime": 1,
   "linux.resources.cpu.realtimePeriod": 1,
   "linux.resources.blockIO.leafWeight": 10,
-  "linux.resources.blockIO.weightDevice[].leafWeight": 10,
+  "linux.resources.blockIO.weightDevice": [{ major: 8, minor: 0, weight: 10 }],
   "linux.resources.network.classID": 1,
   "linux.resources.network.priorities": [{ name: "eth0", priority: 1 }],
   "linux.resources.rdma": { mlx5_1: { hcaHandles: 3 } },
@@ -122,7 +122,6 @@ function put(spec: Spec, path: string, value: unknown): void {
   const beside: Readonly<Record<string, object>> = {
     personality: { domain: "LINUX" },
     seccomp: { defaultAction: "SCMP_ACT_ALLOW" },
-    weightDevice: { major: 8, minor: 0 },
   };
   const steps = path.split(".");
   let at = spec as Record<string, unknown>;
@@ -155,7 +154,7 @@ test("values that ask for nothing are not refused: Docker sends them", (t) => {
   const resources = {
     memory: { kernel: 0, kernelTCP: -1, disableOOMKiller: false, useHierarchy: true },
     cpu: { realtimeRuntime: 0, realtimePeriod: 0 },
-    blockIO: { leafWeight: 0, weightDevice: [{ major: 8, minor: 0, weight: 10 }] },
+    blockIO: { leafWeight: 0, weightDevice: [] },
     network: { priorities: [] },
     rdma: {},
   };

@@ -77,7 +77,6 @@ test("pids and block devices", (t) => {
   const device = { major: 8, minor: 16 };
   const blockIO = {
     weight: 500,
-    weightDevice: [{ ...device, weight: 1000 }, { ...device, weight: 10 }, device],
     throttleReadBpsDevice: [{ ...device, rate: 1048576 }],
     throttleWriteBpsDevice: [{ ...device, rate: 2 }],
     throttleReadIOPSDevice: [{ ...device, rate: 3 }],
@@ -85,13 +84,19 @@ test("pids and block devices", (t) => {
   };
   t.deepEqual(writes({ blockIO }), [
     "io.weight=default 4950",
-    "io.weight=8:16 10000",
-    "io.weight=8:16 1",
     "io.max=8:16 rbps=1048576",
     "io.max=8:16 wbps=2",
     "io.max=8:16 riops=3",
     "io.max=8:16 wiops=max",
   ]);
+});
+
+test("I/O weights of [10, 1000] become those of [1, 10000]", (t) => {
+  for (const [weight, value] of [
+    [10, 1],
+    [1000, 10_000],
+  ] as const)
+    t.deepEqual(writes({ blockIO: { weight } }), [`io.weight=default ${value}`]);
 });
 
 test("huge pages", (t) => {
