@@ -21,10 +21,10 @@ export class UserDatabase {
     this.#root = root;
   }
 
-  /** Numbers as they are given; `username` ("name", "name:group", "uid:group") is `exec --user` with a name in it. */
+  /** Numbers as they are given, and then no name, which runc passes over; `username` ("name", "name:group", "uid:group") is `exec --user` with a name in it. */
   resolve(user: User): ResolvedUser {
     const groups = user.additionalGids ?? [];
-    if (user.username === undefined || user.username === "") return { uid: user.uid ?? 0, gid: user.gid ?? 0, groups };
+    if (user.uid !== undefined || user.username === undefined || user.username === "") return { uid: user.uid ?? 0, gid: user.gid ?? 0, groups };
     const [name = "", group] = user.username.split(":");
     const entry = this.#passwd().find((line) => line[0] === name) ?? this.#passwd().find((line) => line[2] === name);
     const uid = idOf(entry === undefined ? name : entry[2]);

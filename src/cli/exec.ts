@@ -122,8 +122,9 @@ function gidOf(text: string): number {
   return Number(text);
 }
 
-/** As runc: into every set but the ambient one. */
+/** As runc: never into the inheritable set, and into the ambient one if there is an inheritable one; of those the kernel raises what is in both. */
 function withCapabilities(base: Capabilities, added: readonly string[]): Capabilities {
   const merge = (list: readonly string[] = []): string[] => [...new Set([...list, ...added])];
-  return { ...base, bounding: merge(base.bounding), effective: merge(base.effective), permitted: merge(base.permitted) };
+  const ambient = base.inheritable === undefined ? base.ambient : merge(base.ambient);
+  return { ...base, bounding: merge(base.bounding), effective: merge(base.effective), permitted: merge(base.permitted), ambient };
 }

@@ -66,7 +66,7 @@ export interface CreateRun {
 export interface Spec {
   process: {
     terminal?: boolean;
-    user: { uid: number; gid: number; additionalGids?: number[]; umask?: number };
+    user: { uid?: number; gid?: number; additionalGids?: number[]; umask?: number; username?: string };
     args: string[];
     env: string[];
     cwd: string;
@@ -75,7 +75,7 @@ export interface Spec {
     noNewPrivileges?: boolean;
     consoleSize?: { height: number; width: number };
     oomScoreAdj?: number;
-    scheduler?: { policy: string; nice?: number; priority?: number };
+    scheduler?: { policy: string; nice?: number; priority?: number; flags?: string[]; runtime?: number; deadline?: number; period?: number };
     ioPriority?: { class: string; priority?: number };
   };
   root: { path: string; readonly?: boolean };

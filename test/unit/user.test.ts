@@ -39,6 +39,8 @@ test("numbers are taken as they are, whatever the files say", (t) => {
   t.deepEqual(users.resolve({}), { uid: 0, gid: 0, groups: [] });
   t.deepEqual(users.resolve({ uid: 1000, gid: 5, additionalGids: [7, 8] }), { uid: 1000, gid: 5, groups: [7, 8] });
   t.deepEqual(users.resolve({ uid: 1000, username: "" }), { uid: 1000, gid: 0, groups: [] });
+  t.deepEqual(users.resolve({ uid: 7, gid: 8, username: "bob" }), { uid: 7, gid: 8, groups: [] });
+  t.deepEqual(users.resolve({ uid: 0, username: "nobody-has-it" }), { uid: 0, gid: 0, groups: [] });
 });
 
 test("a name gives uid, gid and the groups it is in", (t) => {

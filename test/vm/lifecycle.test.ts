@@ -4,6 +4,7 @@ import { release } from "node:os";
 import { join } from "node:path";
 import test from "ava";
 import { qemuOf } from "../helpers/processes.ts";
+import { shell } from "../helpers/streams.ts";
 import { describe, driver, hangLimitMs, outcomeOf, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("lifecycle");
@@ -119,6 +120,32 @@ test.serial("hooks run at their times with the state on stdin", async (t) => {
   t.deepEqual(seen, ["prestart creating", "createRuntime creating", "createContainer creating", "poststart running", "poststop stopped"]);
   const inside = JSON.parse(readFileSync(join(bundle, "rootfs/hook-in-the-container"), "utf8")) as { id: string };
   t.is(inside.id, "h1");
+});
+
+/** Where a process is: its namespaces and its folder. */
+const PLACE = "for name in mnt net uts ipc cgroup pid; do readlink /proc/self/ns/$name; done; pwd";
+const HOST_HOOKS = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+
+test.serial("hooks of the host run in the namespaces of who calls tskata, and in the bundle's folder", async (t) => {
+  t.timeout(hangLimitMs);
+  const told = (name: string): string => join(scratch.folder, `place-${name}`);
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["true"];
+    spec.hooks = {};
+    for (const kind of HOST_HOOKS) spec.hooks[kind] = [{ path: "/bin/sh", args: ["sh", "-c", `{ ${PLACE}; } >"${told(kind)}"`] }];
+  });
+  const lifecycle = [
+    `{ ${PLACE}; } >"${told("caller")}"`,
+    `tskata create --bundle "${bundle}" h2 </dev/null >"${told("create")}" 2>&1`,
+    "tskata start h2",
+    "tskata delete --force h2",
+  ];
+  const outcome = await shell(scratch, `${PLACE}; unshare --mount --net --uts --ipc --cgroup --pid --fork --mount-proc bash -ec '${lifecycle.join("; ")}'`);
+  t.is(outcome.code, 0, describe(outcome));
+  const [caller, outside] = [readFileSync(told("caller"), "utf8"), outcome.stdout].map((text) => text.split("\n").slice(0, 6));
+  for (const [index, link] of (caller ?? []).entries()) t.not(link, outside?.[index]);
+  for (const kind of HOST_HOOKS) t.deepEqual(readFileSync(told(kind), "utf8").trim().split("\n"), [...(caller ?? []), bundle], kind);
+  t.deepEqual(scratch.leftovers(), []);
 });
 
 /** With the kvm driver the machine is in the sandbox process: there is no process that could be stopped without the one that waits. */

@@ -1,10 +1,13 @@
 /** What of config.json is rarely set: each in a container of its own, all in one pod's machine. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
+import { hierarchies } from "../../src/host/cgroup.ts";
+import { onTerminal } from "../helpers/console.ts";
+import { buildFixture } from "../helpers/fixtures.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
-import { amount, describe, hangLimitMs, Scratch, type Spec } from "../helpers/tskata.ts";
+import { amount, describe, hangLimitMs, repository, Scratch, type Spec } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("options");
 test.after.always("clean up", async () => await scratch.cleanUp());
@@ -64,23 +67,29 @@ test.serial("a page size that the guest has not is refused by its name", async (
   t.regex(outcome.stderr, /hugetlb\.3MB\.max.*no such file/);
 });
 
-test.serial("io weight and throttles reach the cgroup; a device that is not there is refused by name", async (t) => {
-  // The guest's only disk is its own read-only image, so what can be shown is that the kernel has taken the values.
+/** The guest's only disk is its own read-only image, so what can be shown is that the kernel has taken the values. */
+async function guestDisk(t: ExecutionContext): Promise<{ disk: string; device: { major: number; minor: number } }> {
   const disk = await scratch.sh("pod", 'awk \'$4 == "vda" || $4 == "pmem0" { print $1 ":" $2 }\' /proc/partitions');
   t.regex(disk, /^\d+:0$/);
   const [major = 0, minor = 0] = disk.split(":").map(Number);
-  const device = { major, minor };
+  return { disk, device: { major, minor } };
+}
+
+test.serial("io weight and throttles reach the cgroup; a device that is not there is refused by name", async (t) => {
+  const { disk, device } = await guestDisk(t);
   const edit = (spec: Spec): void => {
     spec.linux.resources = {
       blockIO: {
         weight: 500,
         throttleReadBpsDevice: [{ ...device, rate: 1_048_576 }],
+        throttleWriteBpsDevice: [{ ...device, rate: 524_288 }],
+        throttleReadIOPSDevice: [{ ...device, rate: 99 }],
         throttleWriteIOPSDevice: [{ ...device, rate: 77 }],
       },
     };
   };
   const out = await sh(t, "io", "cat /sys/fs/cgroup/io.weight /sys/fs/cgroup/io.max", edit);
-  t.is(out, `default 4950\n${disk} rbps=1048576 wbps=max riops=max wiops=77`);
+  t.is(out, `default 4950\n${disk} rbps=1048576 wbps=524288 riops=99 wiops=77`);
   const outcome = await run(t, "io-none", (spec) => {
     spec.linux.resources = { blockIO: { throttleReadBpsDevice: [{ major: 8, minor: 0, rate: 1000 }] } };
   });
@@ -115,8 +124,18 @@ test.serial("update of every resource of a running container", async (t) => {
   const cpu = { cpu: { shares: 2048, quota: 30_000, period: 60_000, burst: 1000, cpus: "0", mems: "0" } };
   t.deepEqual(await updated("updated", cpu, "cpu.weight cpu.max cpu.max.burst cpuset.cpus cpuset.mems"), ["79", "30000 60000", "1000", "0", "0"]);
   t.deepEqual(await updated("updated", { cpu: { idle: 1 } }, "cpu.idle"), ["1"]);
-  const others = { pids: { limit: 55 }, blockIO: { weight: 300 }, hugepageLimits: [{ pageSize: "2MB", limit: mebibytes(4) }] };
-  t.deepEqual(await updated("updated", others, "pids.max io.weight hugetlb.2MB.max"), ["55", "default 2930", String(mebibytes(4))]);
+  const others = { pids: { limit: 55 }, hugepageLimits: [{ pageSize: "2MB", limit: mebibytes(4) }] };
+  t.deepEqual(await updated("updated", others, "pids.max hugetlb.2MB.max"), ["55", String(mebibytes(4))]);
+  const { disk, device } = await guestDisk(t);
+  const io = {
+    weight: 300,
+    throttleReadBpsDevice: [{ ...device, rate: 1001 }],
+    throttleWriteBpsDevice: [{ ...device, rate: 1002 }],
+    throttleReadIOPSDevice: [{ ...device, rate: 1003 }],
+    throttleWriteIOPSDevice: [{ ...device, rate: 1004 }],
+  };
+  const limits = `${disk} rbps=1001 wbps=1002 riops=1003 wiops=1004`;
+  t.deepEqual(await updated("updated", { blockIO: io }, "io.weight io.max"), ["default 2930", limits]);
 
   t.is(await scratch.sh("updated", ": </dev/fuse && echo open"), "open");
   await updated("updated", { devices: [{ allow: false, access: "rwm" }] }, "pids.max");
@@ -306,6 +325,81 @@ test.serial("scheduler: batch with a nice value, round robin with a priority", a
   t.regex(roundRobin, /priority 10 policy 2/);
 });
 
+test.serial("scheduler: a deadline with its runtime and period, which children do not inherit, by its flag; what cannot be is refused", async (t) => {
+  const deadline = { policy: "SCHED_DEADLINE", flags: ["SCHED_FLAG_RESET_ON_FORK"], runtime: 10_000_000, deadline: 30_000_000, period: 40_000_000 };
+  const as = async (id: string, scheduler: Spec["process"]["scheduler"]) =>
+    await run(
+      t,
+      id,
+      (spec) => Object.assign(spec.process, { args: ["scheduling"], scheduler }),
+      (bundle) => buildFixture("scheduling", join(bundle, "rootfs/bin/scheduling")),
+    );
+  const taken = await as("deadline", deadline);
+  t.regex(taken.stdout, /^policy 6 flags 1 runtime 10000000 deadline 30000000 period 40000000\npolicy 0 flags 0 /, describe(taken));
+  const refused = await as("deadline-none", { ...deadline, period: 20_000_000 });
+  t.not(refused.code, 0);
+  t.regex(refused.stderr, /set process\.scheduler: EINVAL/);
+});
+
+test.serial("a terminal of the config, of the config's size; none without", async (t) => {
+  t.timeout(hangLimitMs);
+  const joined = await joinPod(scratch, "pod");
+  const bundle = await scratch.bundle((spec) => {
+    joined(spec);
+    spec.process.args = ["sh", "-c", "tty; test -t 0 && test -t 1 && test -t 2 && stty size"];
+    spec.process.terminal = true;
+    spec.process.consoleSize = { height: 33, width: 99 };
+  });
+  t.is(await onTerminal(t, scratch, "terminal", bundle), "/dev/pts/0\n33 99\n");
+  t.is(await sh(t, "no-terminal", "tty || true"), "not a tty");
+});
+
+test.serial("a user by name where there is no number: it and its groups", async (t) => {
+  const prepare = (bundle: string): void => {
+    mkdirSync(join(bundle, "rootfs/etc"), { recursive: true });
+    writeFileSync(join(bundle, "rootfs/etc/passwd"), "bob:x:1000:100::/home/bob:/bin/sh\n");
+    writeFileSync(join(bundle, "rootfs/etc/group"), "wheel:x:10:bob\n");
+  };
+  const of = async (id: string, user: Spec["process"]["user"]): Promise<string> =>
+    await sh(
+      t,
+      id,
+      "id -u; id -G; echo $HOME",
+      (spec) => {
+        spec.process.user = user;
+      },
+      prepare,
+    );
+  t.is(await of("by-name", { username: "bob" }), "1000\n100 10\n/home/bob");
+  t.is(await of("by-number", { uid: 7, gid: 8, username: "nobody-has-it" }), "7\n8\n/");
+});
+
+const dockerProfile = JSON.parse(readFileSync(join(repository, "test/fixtures/docker-seccomp.json"), "utf8")) as { seccomp: object };
+
+test.serial("seccomp: the number of what the profile does not name, and the filter's flags", async (t) => {
+  const out = await sh(t, "seccomp", "unshare -U true 2>&1; grep Seccomp /proc/self/status | tr -d '\\t'", (spec) => {
+    const flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
+    spec.linux.seccomp = { ...dockerProfile.seccomp, defaultErrnoRet: 38, flags };
+  });
+  t.regex(out, /Function not implemented\nSeccomp:2\nSeccomp_filters:1$/);
+});
+
+test.serial("cgroupsPath: where the container's process of the host is", async (t) => {
+  t.timeout(hangLimitMs);
+  const joined = await joinPod(scratch, "pod");
+  const path = `/${basename(scratch.folder)}/deep`;
+  await scratch.running("placed", (spec) => {
+    joined(spec);
+    spec.linux.cgroupsPath = path;
+  });
+  const { pid } = await scratch.state("placed");
+  const places = readFileSync(`/proc/${pid}/cgroup`, "utf8").trim().split("\n");
+  const mounted = hierarchies().length;
+  t.true(mounted > 0);
+  t.is(places.filter((line) => line.endsWith(`:${path}`)).length, mounted, places.join("\n"));
+  await scratch.ok(["delete", "--force", "placed"]);
+});
+
 test.serial("ioPriority", async (t) => {
   const out = await sh(t, "io-priority", "ionice -p $$", (spec) => {
     spec.process.ioPriority = { class: "IOPRIO_CLASS_BE", priority: 6 };
@@ -428,6 +522,45 @@ test.serial("exec with flags: user, groups, folder, environment, capabilities, n
   t.is(privileges, "NoNewPrivs:1");
 });
 
+/** The sets of an exec'ed process. */
+async function capabilitySets(id: string, flags: string[] = []): Promise<string[]> {
+  const outcome = await scratch.exec(id, ["grep", "^Cap", "/proc/self/status"], { flags });
+  return outcome.stdout.trim().replaceAll("\t", "").split("\n");
+}
+
+/** Lines of proc(5)'s status. */
+const sets = (inheritable: bigint, permitted: bigint, bounding: bigint, ambient: bigint): string[] =>
+  Object.entries({ CapInh: inheritable, CapPrm: permitted, CapEff: permitted, CapBnd: bounding, CapAmb: ambient }).map(
+    ([name, set]) => `${name}:${set.toString(16).padStart(16, "0")}`,
+  );
+
+const [CHOWN, KILL, NET_BIND_SERVICE, SYS_TIME, AUDIT_WRITE, SYSLOG] = [1n << 0n, 1n << 5n, 1n << 10n, 1n << 25n, 1n << 29n, 1n << 34n] as const;
+
+test.serial("exec --cap: permitted, effective and bounding; ambient, too, where the container's process has it to inherit", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const own = KILL | NET_BIND_SERVICE | AUDIT_WRITE;
+  t.deepEqual(await capabilitySets("listener"), sets(0n, own, own, 0n));
+  const more = own | SYS_TIME;
+  t.deepEqual(await capabilitySets("listener", ["--cap", "CAP_SYS_TIME"]), sets(0n, more, more, 0n));
+  t.regex((await scratch.exec("listener", ["date", "-s", "@1"])).stderr, /permitted/);
+
+  const joined = await joinPod(scratch, "pod");
+  await scratch.running("inherits", (spec) => {
+    joined(spec);
+    spec.process.user = { uid: 1000, gid: 1000 };
+    spec.process.capabilities = {
+      bounding: ["CAP_CHOWN", "CAP_SYSLOG"],
+      permitted: ["CAP_CHOWN"],
+      inheritable: ["CAP_CHOWN", "CAP_SYSLOG"],
+      ambient: ["CAP_CHOWN"],
+    };
+  });
+  const [both, all] = [CHOWN | SYSLOG, CHOWN | SYSLOG | SYS_TIME];
+  t.deepEqual(await capabilitySets("inherits"), sets(both, CHOWN, both, CHOWN));
+  t.deepEqual(await capabilitySets("inherits", ["--cap", "CAP_SYSLOG", "--cap", "CAP_SYS_TIME"]), sets(both, both, all, both));
+  await scratch.ok(["delete", "--force", "inherits"]);
+});
+
 /** Runs `exec --process` with this object. */
 async function execProcess(name: string, change: object) {
   const file = join(scratch.folder, `${name}.json`);
@@ -452,6 +585,14 @@ test.serial("exec --process: nothing but what the file says", async (t) => {
     ...["CapInh:0000000000000000", "CapPrm:0000000000000000", "CapEff:0000000000000000", "CapBnd:0000000000000001", "CapAmb:0000000000000000"],
     "NoNewPrivs:1",
   ]);
+});
+
+test.serial("exec --process: capabilities that the container's own process has not", async (t) => {
+  t.timeout(hangLimitMs);
+  const only = ["CAP_SYS_TIME"];
+  const args = ["sh", "-c", "grep ^Cap /proc/self/status | tr -d '\\t'"];
+  const given = await execProcess("given", { args, capabilities: { bounding: only, permitted: only, effective: only } });
+  t.deepEqual(given.stdout.trim().split("\n"), sets(0n, SYS_TIME, SYS_TIME, 0n), describe(given));
 });
 
 test.serial("exec's CPUs, before and after it joins the cgroup; one that the guest has not is refused by the field's name", async (t) => {
@@ -493,6 +634,28 @@ test.serial("a hook of create that fails: no later one runs, all is undone, then
     t.is(noted(), `${before} poststop both`);
     t.regex((await scratch.tskata(["state", `failing-${kind}`])).stderr, /container does not exist/);
   }
+});
+
+test.serial("a poststop hook runs in the bundle's folder, and in / when that has gone", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const joined = await joinPod(scratch, "pod");
+  const stopped = async (id: string): Promise<string> => {
+    const bundle = await scratch.bundle((spec) => {
+      joined(spec);
+      spec.process.args = ["true"];
+      spec.hooks = { poststop: [noting("$(pwd)")] };
+    });
+    await scratch.create(id, bundle);
+    await scratch.ok(["start", id]);
+    await scratch.until(id, "stopped");
+    return bundle;
+  };
+  const kept = await stopped("bundle-kept");
+  await scratch.ok(["delete", "bundle-kept"]);
+  t.is(noted(), kept);
+  rmSync(await stopped("bundle-gone"), { recursive: true });
+  await scratch.ok(["delete", "bundle-gone"]);
+  t.is(noted(), "/");
 });
 
 test.serial("a startContainer hook has its own environment and the state; its output is not the container's", async (t) => {
