@@ -1,6 +1,7 @@
 /**
  * The configs that real clients sent (test/fixtures/clients), put into bundles of a test's own: what names files of the recording host
- * is replaced, and nothing else, but the program that runs. And what such a container must show from inside, whatever its config asks for.
+ * is replaced, and nothing else, but the program that runs, and a mount of the cgroup where there is none. And what such a container must
+ * show from inside, whatever its config asks for.
  */
 import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -8,6 +9,7 @@ import type { ExecutionContext } from "ava";
 import { busyboxRootfs } from "../../scripts/lib/busybox.ts";
 import { capabilities } from "../../src/oci/features.ts";
 import type { Mount, Spec } from "../../src/oci/spec.ts";
+import { onTerminal } from "./console.ts";
 import { buildFixture } from "./fixtures.ts";
 import { describe, repository, type Scratch } from "./tskata.ts";
 
@@ -93,6 +95,39 @@ export function joinProcess(config: Spec, pid: number): void {
   }
 }
 
+// -- the cgroup --------------------------------------------------------------------------------------------------------------
+
+const CGROUP = "/sys/fs/cgroup";
+
+/** Limits show where the cgroup is mounted; `ctr` and the CRI plugin for a pod's sandbox mount none. */
+export function showCgroup(config: Spec): void {
+  if (config.mounts?.some(({ destination }) => destination === CGROUP) === true) return;
+  config.mounts = [...(config.mounts ?? []), { destination: CGROUP, type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "ro"] }];
+}
+
+/** Weights that the shares of the recorded configs are, the kernel's own without any (runc's formula). */
+const WEIGHTS: ReadonlyMap<number, string> = new Map([
+  [0, "100"],
+  [2, "1"],
+  [512, "20"],
+  [1024, "39"],
+]);
+
+/** Files of a cgroup v2 with what they hold where these are the resources. */
+function cgroupFiles({ linux }: Spec): Readonly<Record<string, string | undefined>> {
+  const { memory = {}, cpu = {}, pids = {} } = linux?.resources ?? {};
+  const { limit, swap, reservation } = memory;
+  return {
+    "memory.max": String(limit ?? "max"),
+    "memory.swap.max": String(limit === undefined || swap === undefined ? "max" : swap - limit),
+    "memory.low": String(reservation ?? 0),
+    "cpu.weight": WEIGHTS.get(cpu.shares ?? 0),
+    "cpu.max": `${cpu.quota ?? "max"} ${cpu.period ?? 100_000}`,
+    "cpuset.cpus": cpu.cpus ?? "",
+    "pids.max": String(pids.limit ?? "max"),
+  };
+}
+
 // -- from inside -------------------------------------------------------------------------------------------------------------
 
 /** What a container tells of itself, a part for each command. */
@@ -105,6 +140,7 @@ function commands(config: Spec): Record<string, string> {
     limits: "cat /proc/$$/limits",
     mounts: "cat /proc/$$/mountinfo",
     cgroup: "cat /proc/$$/cgroup",
+    resources: `cd ${CGROUP}; for name in ${Object.keys(cgroupFiles(config)).join(" ")}; do echo "$name $(cat $name)"; done`,
     oom: "cat /proc/$$/oom_score_adj",
     hostname: "hostname",
     environment: "env",
@@ -148,11 +184,27 @@ export async function runReporting(
   const after = args.indexOf("--");
   const line = ["sh", "-c", reporting(config, more)];
   Object.assign(config.process ?? {}, { args: after < 0 ? line : [...args.slice(0, after + 1), ...line] });
+  showCgroup(config);
   const bundle = writeClientBundle(join(scratch.folder, `bundle-${id}`), config);
   prepare();
+  const text = config.process?.terminal === true ? await onTerminal(t, scratch, id, bundle) : await outputOf(t, scratch, id, bundle);
+  return checkedReport(t, config, text);
+}
+
+async function outputOf(t: ExecutionContext, scratch: Scratch, id: string, bundle: string): Promise<string> {
   const outcome = await scratch.tskata(["run", "--bundle", bundle, id]);
-  const report = parseReport(outcome.stdout);
-  t.deepEqual([outcome.code, Object.keys(report).length > 10], [0, true], `${describe(outcome)}\n${outcome.code === 0 ? "" : scratch.logs()}`);
+  t.is(outcome.code, 0, `${describe(outcome)}\n${outcome.code === 0 ? "" : scratch.logs()}`);
+  return outcome.stdout;
+}
+
+/** As runReporting, of a container that runs its own program, by an exec, which has all that its init has. */
+export async function execReporting(t: ExecutionContext, scratch: Scratch, id: string, config: Spec): Promise<void> {
+  checkedReport(t, config, await scratch.sh(id, reporting(config)));
+}
+
+function checkedReport(t: ExecutionContext, config: Spec, text: string): Report {
+  const report = parseReport(text);
+  t.true(Object.keys(report).length > 10, text);
   checkReport(t, config, report);
   return report;
 }
@@ -171,6 +223,11 @@ export function checkReport(t: ExecutionContext, config: Spec, report: Report): 
   const cgroup = report["cgroup"] ?? "";
   if (has("cgroup")) t.is(cgroup, "0::/");
   else t.regex(cgroup, /^0::\/tskata\/\S+$/);
+  const files = Object.entries(cgroupFiles(config)).map(([name, value = "not known"]) => `${name} ${value}`.trim());
+  t.deepEqual(
+    report["resources"]?.split("\n").map((each) => each.trim()),
+    files,
+  );
   checkSysctls(t, config, report);
   const kinds = { c: "character special file", u: "character special file", b: "block special file", p: "fifo" };
   const nodes = (linux.devices ?? []).map(
@@ -257,7 +314,8 @@ const TYPES: Readonly<Record<string, string>> = { cgroup: "cgroup2", bind: "virt
 function checkMounts(t: ExecutionContext, config: Spec, report: Report): void {
   const lines = mountLines(report);
   const userNamespace = config.linux?.namespaces?.some(({ type }) => type === "user") ?? false;
-  for (const mount of config.mounts ?? []) {
+  const onTop = new Map((config.mounts ?? []).map((mount) => [mount.destination, mount]));
+  for (const mount of onTop.values()) {
     const { destination, options = [], type = "" } = mount;
     const line = lines.get(destination);
     const kind = isBind(mount) ? "bind" : type;

@@ -1,10 +1,10 @@
 /** What dockerd sends for `docker run` with each of its options, as it was recorded: all containers in the machine of the first. */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import type { Spec } from "../../src/oci/spec.ts";
-import { configOf, joinProcess, type Report, runReporting, writeClientBundle } from "../helpers/clients.ts";
-import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
+import { configOf, execReporting, joinProcess, type Report, runReporting, writeClientBundle } from "../helpers/clients.ts";
+import { describe, hangLimitMs, outcomeOf, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("docker");
 test.after.always("clean up", async () => await scratch.cleanUp());
@@ -26,6 +26,7 @@ test.serial.before("the first container, as Docker makes it: its hook finds a ne
   const network = readFileSync(`${seen}.network`, "utf8").trim();
   t.is(network, readlinkSync(`/proc/${pid}/ns/net`));
   t.not(network, readlinkSync("/proc/self/ns/net"));
+  await execReporting(t, scratch, "first", config);
 });
 
 /** Runs it as `docker run … --network container:first` would, which makes it one of the first one's machine. */
@@ -36,6 +37,11 @@ async function run(t: ExecutionContext, name: string, more: Readonly<Record<stri
   joinProcess(config, pid);
   edit(config);
   return await runReporting(t, scratch, name, config, more);
+}
+
+/** Its network is its own: it starts a machine, or joins one by its other namespaces. */
+function alone(config: Spec): void {
+  for (const namespace of config.linux?.namespaces ?? []) if (namespace.type === "network") delete namespace.path;
 }
 
 const MOUNT = "mkdir -p /m && mount -t tmpfs none /m && echo mounted";
@@ -130,6 +136,16 @@ test.serial("--userns-remap of the daemon", async (t) => {
   const report = await run(t, "userns-remap", { map: "cat /proc/self/uid_map", file: "touch /file && stat -c %u /file" });
   t.regex(report["map"] ?? "", /^0 +100000 +65536$/);
   t.is(report["file"], "0");
+  t.is(lstatSync(join(scratch.folder, "bundle-userns-remap/rootfs/file")).uid, 100_000, "on the host");
+});
+
+test.serial("-it: a terminal, by a console socket", async (t) => {
+  const report = await run(t, "terminal", { terminal: "tty <&2; stat -c '%F %t' /dev/console" });
+  t.is(report["terminal"], "/dev/pts/0\ncharacter special file 88");
+});
+
+test.serial("--network none: a machine of its own, in which nothing but the loopback device has an address", async (t) => {
+  t.regex((await run(t, "network-none", { addresses: "ip -o addr" }, alone))["addresses"] ?? "", /^(\d+: lo .*(\n|$))+$/);
 });
 
 test.serial("on a host with cgroup v1: the defaults, and limits", async (t) => {
@@ -139,21 +155,40 @@ test.serial("on a host with cgroup v1: the defaults, and limits", async (t) => {
   t.deepEqual(report["values"]?.split("\n"), [String(64 << 20), String(32 << 20), String(32 << 20), "50000 100000", "20", "0", "50"]);
 });
 
-test.serial("--ipc and --pid container:X: the namespace of X, in its machine", async (t) => {
-  for (const type of ["ipc", "pid"]) {
-    const own = await scratch.sh("first", `readlink /proc/self/ns/${type}`);
-    const alone = (config: Spec): void => {
-      for (const namespace of config.linux?.namespaces ?? []) if (namespace.type === "network") delete namespace.path;
-    };
-    const report = await run(t, `${type}-container`, { joined: `readlink /proc/self/ns/${type}` }, alone);
+test.serial("--ipc, --pid and --network container:X: the namespace of X, in its machine", async (t) => {
+  for (const [type, file] of [
+    ["ipc", "ipc"],
+    ["pid", "pid"],
+    ["network", "net"],
+  ] as const) {
+    const own = await scratch.sh("first", `readlink /proc/self/ns/${file}`);
+    const report = await run(t, `${type}-container`, { joined: `readlink /proc/self/ns/${file}` }, type === "network" ? undefined : alone);
     t.is(report["joined"], own, type);
-    if (type === "pid") t.is(report["init"], "sleep 100000 ".trim());
+    if (type === "pid") t.is(report["init"], "sleep 100000");
   }
-  await run(t, "network-container");
 });
 
-test.serial("nothing is left when the first has gone", async (t) => {
+test.serial("when X has gone, what has joined its ipc namespace or network goes on; its pid namespace ends with its init", async (t) => {
   t.timeout(hangLimitMs);
+  const joining = (type: string): string => {
+    const config = configOf("docker", `${type}-container`);
+    delete config.hooks;
+    joinProcess(config, pid);
+    Object.assign(config.process ?? {}, { args: ["sh", "-c", "echo here; sleep 100000"] });
+    return writeClientBundle(join(scratch.folder, `joined-${type}`), config);
+  };
+  const links = "readlink /proc/self/ns/ipc; readlink /proc/self/ns/net";
+  const before = await scratch.sh("first", links);
+  await scratch.create("joined", joining("ipc"));
+  await scratch.ok(["start", "joined"]);
+  const child = scratch.spawn(["run", "--bundle", joining("pid"), "same-pids"]);
+  const begun = new Promise((done) => child.stdout?.once("data", done));
+  const attended = outcomeOf(child, {});
+  await Promise.race([begun, attended]);
   await scratch.ok(["delete", "--force", "first"]);
+  const outcome = await attended;
+  t.deepEqual([outcome.code, outcome.stdout], [137, "here\n"], describe(outcome));
+  t.is(await scratch.sh("joined", links), before);
+  await scratch.ok(["delete", "--force", "joined"]);
   t.deepEqual(await scratch.settledLeftovers(), []);
 });

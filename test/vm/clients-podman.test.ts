@@ -1,8 +1,9 @@
 /** What podman sends for `podman run` with each of its options, and for a pod, as it was recorded: all containers in the pod's machine. */
 import { spawnSync } from "node:child_process";
+import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
-import { configOf, joinProcess, type Report, runReporting, writeClientBundle } from "../helpers/clients.ts";
+import { configOf, execReporting, joinProcess, type Report, runReporting, writeClientBundle } from "../helpers/clients.ts";
 import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("podman");
@@ -12,9 +13,11 @@ let pid = 0;
 
 test.serial.before("the pod's first container, as podman makes it", async (t) => {
   t.timeout(hangLimitMs);
-  await scratch.create("infra", writeClientBundle(join(scratch.folder, "infra"), configOf("podman", "pod-infra")));
+  const config = configOf("podman", "pod-infra");
+  await scratch.create("infra", writeClientBundle(join(scratch.folder, "infra"), config));
   await scratch.ok(["start", "infra"]);
   pid = (await scratch.state("infra")).pid;
+  await execReporting(t, scratch, "infra", config);
 });
 
 /** `alone`: it joins the machine by the namespaces in its own config, not by the network. */
@@ -51,8 +54,15 @@ test.serial("--cap-drop, --security-opt, --ulimit, --sysctl, --user", async (t) 
 });
 
 test.serial("--uidmap and --userns auto", async (t) => {
-  t.regex((await run(t, "uidmap", { map: "cat /proc/self/uid_map" }))["map"] ?? "", /^0 +100000 +65536$/);
-  t.regex((await run(t, "userns-auto", { map: "cat /proc/self/uid_map" }))["map"] ?? "", /^0 +200000 +1024$/);
+  for (const [name, map, owner] of [
+    ["uidmap", /^0 +100000 +65536$/, 100_000],
+    ["userns-auto", /^0 +200000 +1024$/, 200_000],
+  ] as const) {
+    const report = await run(t, name, { map: "cat /proc/self/uid_map", file: "touch /file && stat -c %u /file" });
+    t.regex(report["map"] ?? "", map);
+    t.is(report["file"], "0");
+    t.is(lstatSync(join(scratch.folder, `bundle-${name}/rootfs/file`)).uid, owner, "on the host");
+  }
 });
 
 test.serial("--tmpfs, --device, --cgroupns host, --pid host", async (t) => {
@@ -80,11 +90,19 @@ test.serial("--shm-size: podman mounts it on the host, and the container sees th
 });
 
 test.serial("--pid, --ipc, --uts and --network container:X: the namespace of X, in its machine", async (t) => {
-  for (const type of ["pid", "ipc", "uts"]) {
-    const own = await scratch.sh("infra", `readlink /proc/self/ns/${type}`);
-    t.is((await run(t, `${type}-container`, { joined: `readlink /proc/self/ns/${type}` }, true))["joined"], own, type);
+  for (const [type, file] of [
+    ["pid", "pid"],
+    ["ipc", "ipc"],
+    ["uts", "uts"],
+    ["network", "net"],
+  ] as const) {
+    const own = await scratch.sh("infra", `readlink /proc/self/ns/${file}`);
+    t.is((await run(t, `${type}-container`, { joined: `readlink /proc/self/ns/${file}` }, type !== "network"))["joined"], own, type);
   }
-  await run(t, "network-container");
+});
+
+test.serial("--ipc shareable", async (t) => {
+  await run(t, "ipc-shareable");
 });
 
 test.serial("containers of the pod", async (t) => {
