@@ -53,6 +53,9 @@ export function kernelCommandLine(root: string, machine: readonly string[], para
     ...["console=ttyS0", "loglevel=4", "panic=-1"],
     ...[`root=${root}`, "rootfstype=erofs", "ro", "init=/bin/node"],
     "cgroup_no_v1=all",
+    // No network devices but those that somebody makes: as in a new network namespace of most hosts, whose modules are not loaded.
+    "fb_tunnels=none",
+    "dummy.numdummies=0",
     // The host's RNG device and the sandbox's entropy seed it anyway; waiting for jitter would cost the start.
     "random.trust_cpu=on",
   ];

@@ -144,8 +144,10 @@ test.serial("-it: a terminal, by a console socket", async (t) => {
   t.is(report["terminal"], "/dev/pts/0\ncharacter special file 88");
 });
 
-test.serial("--network none: a machine of its own, in which nothing but the loopback device has an address", async (t) => {
-  t.regex((await run(t, "network-none", { addresses: "ip -o addr" }, alone))["addresses"] ?? "", /^(\d+: lo .*(\n|$))+$/);
+test.serial("--network none: a machine of its own, with the loopback device alone", async (t) => {
+  const seen = await run(t, "network-none", { links: "ls /sys/class/net", addresses: "ip -o addr" }, alone);
+  t.is(seen["links"], "lo");
+  t.regex(seen["addresses"] ?? "", /^(\d+: lo .*(\n|$))+$/);
 });
 
 test.serial("on a host with cgroup v1: the defaults, and limits", async (t) => {
