@@ -1,5 +1,5 @@
 /** Typed calls to the agent: gRPC over the vsock device's unix socket. What comes back is a guest's word. */
-import { type CallOptions, Client, type ClientReadableStream, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { Client, type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
 import { type ErrorCode, TskataError } from "../base/errors.ts";
 import { ERROR_TRAILER, methodDefinition } from "../protocols/agent-service.ts";
 import { ErrorDetail, type Event, SandboxService } from "../protocols/generated/agent.ts";
@@ -34,24 +34,35 @@ export class AgentClient {
     });
   }
 
-  /** Without a time limit the call waits for as long as the guest lives. */
+  /**
+   * Without a time limit the call waits for as long as the guest lives. The limit is no deadline of gRPC's, which is a time of the wall clock,
+   * and of the agent's, too.
+   */
   async call<Request, Response>(method: Method<Request, Response>, request: Partial<Request>, timeoutMs?: number): Promise<Response> {
     const definition = methodDefinition(method);
-    const options: CallOptions = timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
-    return await new Promise((resolve, reject) => {
-      this.#client.makeUnaryRequest(
-        definition.path,
-        definition.requestSerialize,
-        definition.responseDeserialize,
-        request as Request,
-        options,
-        (error, response) => {
-          if (error !== null) reject(fromServiceError(error, method.name, timeoutMs));
-          else if (response === undefined) reject(new TskataError("internal", `${method.name}: the agent gave no answer`));
-          else resolve(response);
-        },
-      );
-    });
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      return await new Promise((resolve, reject) => {
+        const call = this.#client.makeUnaryRequest(
+          definition.path,
+          definition.requestSerialize,
+          definition.responseDeserialize,
+          request as Request,
+          (error, response) => {
+            if (error !== null) reject(fromServiceError(error, method.name));
+            else if (response === undefined) reject(new TskataError("internal", `${method.name}: the agent gave no answer`));
+            else resolve(response);
+          },
+        );
+        if (timeoutMs === undefined) return;
+        timer = setTimeout(() => {
+          reject(new TskataError("timeout", `the agent in the guest did not answer ${method.name} in ${timeoutMs / 1000} s`));
+          call.cancel();
+        }, timeoutMs);
+      });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Hears of the guest's events until the stream ends, which `onEnd` is told. */
@@ -73,14 +84,11 @@ export class AgentClient {
   }
 }
 
-function fromServiceError(error: ServiceError, method: string, timeoutMs = 0): TskataError {
+function fromServiceError(error: ServiceError, method: string): TskataError {
   const [trailer] = error.metadata?.get(ERROR_TRAILER) ?? [];
   if (Buffer.isBuffer(trailer)) {
     const detail = decodeDetail(trailer);
     if (detail !== undefined) return detail;
-  }
-  if (error.code === status.DEADLINE_EXCEEDED) {
-    return new TskataError("timeout", `the agent in the guest did not answer ${method} in ${timeoutMs / 1000} s`);
   }
   return new TskataError("unavailable", `${method}: the agent in the guest does not answer`, { cause: error });
 }

@@ -140,7 +140,7 @@ test("a message without end is not kept", async (t) => {
   t.true(sent < 64 * 2 ** 20, `${sent} bytes were taken`);
 });
 
-test("an agent that never answers: the deadline", async (t) => {
+test("an agent that never answers: the time limit", async (t) => {
   const client = await clientOf(
     t,
     grpcServer(() => {}),
@@ -149,6 +149,59 @@ test("an agent that never answers: the deadline", async (t) => {
   t.is(error?.code, "timeout");
   t.is(error?.message, "the agent in the guest did not answer Check in 0.3 s");
 });
+
+const DAY_MS = 86_400_000;
+const jumps: Readonly<Record<string, (reads: number) => number>> = {
+  "a day forward": () => DAY_MS,
+  "a day back": () => -DAY_MS,
+  // Between any two times that somebody asks for.
+  "a day to and fro": (reads) => (reads % 2) * DAY_MS,
+};
+
+/** From now on the wall clock is set to another time, until the test has ended. */
+function setClock(t: ExecutionContext, ahead: (reads: number) => number): void {
+  const now = Date.now;
+  let reads = 0;
+  Date.now = () => now() + ahead(reads++);
+  t.teardown(() => {
+    Date.now = now;
+  });
+}
+
+// Serial: the clock is everybody's.
+for (const [name, ahead] of Object.entries(jumps)) {
+  test.serial(`the wall clock jumps ${name} while the agent works: it is waited for, and no deadline is the agent's to keep`, async (t) => {
+    const deadlines: unknown[] = [];
+    const server = grpcServer((stream) => setTimeout(() => respond(stream, framed(CheckResponse.encode({ version: "1", kernel: "6" }))), 200));
+    server.on("stream", (_stream, headers) => deadlines.push(headers["grpc-timeout"]));
+    const client = await clientOf(t, server);
+    const asked = client.call(SandboxService.check, {}, CALL_MS);
+    setClock(t, ahead);
+    t.is((await asked).kernel, "6");
+    t.is((await client.call(SandboxService.check, {}, CALL_MS)).kernel, "6");
+    t.deepEqual(deadlines, [undefined, undefined]);
+  });
+
+  test.serial(`the wall clock jumps ${name} while the agent does not answer: it is waited for no longer, and hears of it`, async (t) => {
+    t.timeout(30_000);
+    const given: Promise<unknown>[] = [];
+    const server = grpcServer((stream) => given.push(once(stream, "close")));
+    const client = await clientOf(t, server);
+    const asked = [client.call(SandboxService.check, {}, 300)];
+    setClock(t, ahead);
+    asked.push(client.call(SandboxService.check, {}, 300));
+    const ends = await Promise.allSettled(asked);
+    const message = "the agent in the guest did not answer Check in 0.3 s";
+    t.deepEqual(
+      ends.map((end) => (end.status === "rejected" && end.reason instanceof TskataError ? [end.reason.code, end.reason.message] : end)),
+      [
+        ["timeout", message],
+        ["timeout", message],
+      ],
+    );
+    t.is((await Promise.all(given)).length, 2);
+  });
+}
 
 test("an error's text ends on a terminal: no control characters, not without end, no code of the guest's own", async (t) => {
   const detail = ErrorDetail.encode({ code: "root-shell", message: `\u001b[2J${"x".repeat(5000)}`, step: "", errno: "" });
