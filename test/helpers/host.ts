@@ -61,15 +61,15 @@ function processes({ folder, dist }: HostMarks): string[] {
   return pids().flatMap((pid) => {
     if (pid === process.pid) return [];
     const command = readOrEmpty(`/proc/${pid}/cmdline`).replaceAll("\0", " ").trim();
-    if (state(pid) === "Z" || isTest(command)) return [];
+    if (state(pid) === "Z" || isOwnShell(pid, command)) return [];
     const why = markOf(pid, folder, dist, command);
     return why === undefined ? [] : [`process ${pid} (${startTime(pid)}): ${command.slice(0, 200)}, ${why}`];
   });
 }
 
-/** The runner's own: it has the folder's name in an argument at most. */
-function isTest(command: string): boolean {
-  return command.startsWith("/bin/sh") || /ava\/|scripts\/\w+\.ts/.test(command);
+/** A child of this test's that is about to become the command in its arguments. Any other shell may be a hook's script that was left. */
+function isOwnShell(pid: number, command: string): boolean {
+  return command.startsWith("/bin/sh") && parent(pid) === process.pid;
 }
 
 function markOf(pid: number, folder: string, dist: string, command: string): string | undefined {
@@ -95,6 +95,10 @@ function pids(): number[] {
 
 function state(pid: number): string {
   return statFields(pid)[0] ?? "Z";
+}
+
+function parent(pid: number): number {
+  return Number(statFields(pid)[1]);
 }
 
 function startTime(pid: number): string {

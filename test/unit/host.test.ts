@@ -1,5 +1,6 @@
 /** test/helpers/host.ts: each kind of thing that a test could leave on the host is seen. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { basename, join } from "node:path";
@@ -45,6 +46,22 @@ test("processes by what they are told, work in and hold", async (t) => {
     sleeper(t, JSON.parse(JSON.stringify(how).replaceAll("FOLDER", mine.folder)) as object);
     await seen(t, () => hostDifference(before, hostState(mine)), wanted);
   }
+});
+
+test("a script that whoever started it has left behind, though a shell of the test's own is none", async (t) => {
+  const mine = marks(t);
+  const before = hostState(mine);
+  const script = join(mine.folder, "hook.sh");
+  writeFileSync(script, '#!/bin/sh\nread line <"$0.fifo"\n', { mode: 0o755 });
+  t.is(spawnSync("mkfifo", [`${script}.fifo`]).status, 0);
+  const own = spawn(script, { stdio: "ignore" });
+  t.teardown(() => own.kill("SIGKILL"));
+  t.deepEqual(hostDifference(before, hostState(mine)), []);
+  // The shell between them has ended: it is nobody's child now.
+  const left = spawn("sh", ["-c", '"$0" & echo $!', script], { stdio: ["ignore", "pipe", "ignore"] });
+  const [pid] = (await once(left.stdout, "data")) as [Buffer];
+  t.teardown(() => process.kill(Number(pid), "SIGKILL"));
+  await seen(t, () => hostDifference(before, hostState(mine)), new RegExp(`^process ${Number(pid)} .*: /bin/sh .*/hook\\.sh, is told the folder$`));
 });
 
 test("state, sockets, cgroups, names in /dev/shm", async (t) => {
