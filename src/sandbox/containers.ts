@@ -21,6 +21,8 @@ interface ContainerRecord {
   readonly processes: Map<string, HostProcess>;
   /** Why it ended, when that was not its own doing. */
   reason?: string;
+  /** Its end has been written down: there is one. */
+  ended?: boolean;
 }
 
 export interface ContainersOptions {
@@ -148,7 +150,9 @@ export class Containers {
   #writeExit(id: string, waitStatus: number, oomKilled: boolean, failure?: string): void {
     const record = this.#records.get(id);
     const reason = failure ?? record?.reason;
-    if (record === undefined || record.exitFile === "") return;
+    if (record === undefined) return;
+    record.ended = true;
+    if (record.exitFile === "") return;
     const exit = { version: 1, waitStatus, oomKilled, endedAt: new Date().toISOString(), ...(reason === undefined ? {} : { reason }) };
     // The sandbox's working folder is the pod's, where the command line looks; nothing of a path is taken from elsewhere.
     const file = basename(record.exitFile);
@@ -202,8 +206,10 @@ export class Containers {
     this.#failure = reason;
     const all = [...this.#records.values()].flatMap((record) => [...record.processes.values()]);
     await Promise.race([Promise.all(all.map(async (host) => await host.outputsEnded())), new Promise((wake) => setTimeout(wake, 5000).unref())]);
-    for (const { id } of this.#records.values()) this.#writeExit(id, SIGKILL, false, reason);
+    const lost = [...this.#records.values()].filter(({ ended }) => ended !== true);
+    for (const { id } of lost) this.#writeExit(id, SIGKILL, false, reason);
     for (const host of all) host.lose();
+    for (const { id } of lost) this.#events.add("exit", id, { status: SIGKILL });
   }
 
   #record(id: string): ContainerRecord {
