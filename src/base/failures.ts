@@ -75,6 +75,9 @@ export interface Circumstances {
   readonly cause?: unknown;
 }
 
+/** What became of a machine whose guest does not answer. */
+export const STILL_RUNS = "still runs when the time is over";
+
 /** An error of the table. Its message is one sentence, until `explained` has added the rest. */
 export class FailureError extends TskataError {
   readonly failure: FailureCode;

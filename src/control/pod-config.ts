@@ -33,6 +33,12 @@ const podConfigSchema = z.object({
 
 export type PodConfig = z.infer<typeof podConfigSchema>;
 
+/** The machine, for people. */
+export function machineInWords({ hypervisor, vcpus, memoryMib }: PodConfig): string {
+  const driver = hypervisor.driver === "kvm" ? "kvm" : `qemu with ${hypervisor.accelerator === "kvm" ? "KVM" : "TCG"}`;
+  return `driver ${driver}, ${vcpus} vCPU${vcpus === 1 ? "" : "s"}, ${memoryMib} MiB`;
+}
+
 export function parsePodConfig(text: string): PodConfig {
   return podConfigSchema.parse(JSON.parse(text));
 }

@@ -1,13 +1,13 @@
 /** Why a guest has ended, from what the driver saw and what the guest's console says last: the same words whatever the driver. */
-import { FailureError } from "../base/failures.ts";
+import { FailureError, STILL_RUNS } from "../base/failures.ts";
 import { KERNEL_PANIC } from "../base/log-tail.ts";
 import type { MachineEnd } from "./machine.ts";
 
 const PANIC = new RegExp(`${KERNEL_PANIC}: (.{0,200})`, "g");
 const INIT_KILLED = /^Attempted to kill init! exitcode=0x([0-9a-f]{8})/;
-/** mm/oom_kill.c, init/initramfs.c and the like; V8, for node as process 1; libuv and libstdc++. */
+/** mm/oom_kill.c, init/initramfs.c and the like; V8, for node as process 1; libuv and libstdc++. Not: a container that came to its own limit. */
 const NO_MEMORY =
-  /System is deadlocked on memory|Out of memory(?! in hook)|out of memory|invoked oom-killer|page allocation failure|Failed to reserve (?:virtual )?memory|std::bad_alloc/;
+  /System is deadlocked on memory|Out of memory(?! in hook)|(?<!Memory cgroup )out of memory|invoked oom-killer|page allocation failure|Failed to reserve (?:virtual )?memory|std::bad_alloc/;
 /** fs/erofs tells of bytes that cannot be; init/do_mounts.c of a root that is none. */
 const BAD_IMAGE = /erofs: \((?:device )?\S+\): (?!mounted)|Unable to mount root fs|Cannot open root device|EROFS-fs error/;
 
@@ -39,7 +39,7 @@ export function guestEnd(end: MachineEnd, console: string, machine: GuestMachine
 /** The agent has had its time, and the machine still runs. */
 export function guestSilence(seconds: number, console: string, machine: GuestMachine): FailureError {
   const what = `the agent in the guest has not answered in ${seconds} s`;
-  const told = { machine: `still runs when the time is over; ${machine.description}` };
+  const told = { machine: `${STILL_RUNS}; ${machine.description}` };
   const starved = starvation(console, machine);
   if (starved !== undefined) return new FailureError("guest-out-of-memory", `${starved}: ${what}`, told);
   return new FailureError("agent-silent", what, told);

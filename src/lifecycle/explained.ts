@@ -2,9 +2,11 @@
 import { existsSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
-import { type Excerpt, explanation, type FailureCode, FailureError, isDiskFull } from "../base/failures.ts";
+import { type Excerpt, explanation, type FailureCode, FailureError, isDiskFull, STILL_RUNS } from "../base/failures.ts";
 import { logTail, plainText } from "../base/log-tail.ts";
 import { podPaths } from "../base/paths.ts";
+import { readPodFile } from "../base/pod-file.ts";
+import { machineInWords, parsePodConfig } from "../control/pod-config.ts";
 import { checksumProblem } from "../host/guest-files.ts";
 import { failedPhase } from "../telemetry/spans.ts";
 
@@ -47,7 +49,17 @@ function asFailure(error: unknown, podFolder: string): FailureError | undefined 
     const full = error.failure === "sandbox-died" && isFull(podFolder);
     return full ? new FailureError("disk-full", `no space left on the file system of ${podFolder}: ${error.message}`) : error;
   }
-  return error instanceof TskataError && error.code === "timeout" ? new FailureError("time-out", errorChain(error)) : undefined;
+  if (!(error instanceof TskataError) || error.code !== "timeout") return undefined;
+  return new FailureError("time-out", errorChain(error), { machine: stillRunning(podFolder) });
+}
+
+/** Of a running pod that gave no answer: had its machine ended, that would be the failure. */
+function stillRunning(podFolder: string): string | undefined {
+  try {
+    return `${STILL_RUNS}; ${machineInWords(parsePodConfig(readPodFile(podPaths(podFolder).config)))}`;
+  } catch {
+    return undefined; // without its configuration nothing is known of it
+  }
 }
 
 /** Hashed only now: before each start it would cost more than the start. */

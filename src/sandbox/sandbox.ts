@@ -9,7 +9,7 @@ import { errorChain, TskataError } from "../base/errors.ts";
 import { explanation, type FailureError } from "../base/failures.ts";
 import { logTail } from "../base/log-tail.ts";
 import { CACHED, LIVE } from "../base/shared-tree.ts";
-import type { PodConfig } from "../control/pod-config.ts";
+import { machineInWords, type PodConfig } from "../control/pod-config.ts";
 import { ControlServer } from "../control/server.ts";
 import { type GuestMachine, guestEnd, guestSilence } from "../hypervisor/guest-end.ts";
 import { startKvm } from "../hypervisor/kvm/kvm.ts";
@@ -170,9 +170,7 @@ export class Sandbox {
   }
 
   #guestMachine(): GuestMachine {
-    const { hypervisor, vcpus, memoryMib } = this.#config;
-    const driver = hypervisor.driver === "kvm" ? "kvm" : `qemu with ${hypervisor.accelerator === "kvm" ? "KVM" : "TCG"}`;
-    return { description: `driver ${driver}, ${vcpus} vCPU${vcpus === 1 ? "" : "s"}, ${memoryMib} MiB`, memoryMib };
+    return { description: machineInWords(this.#config), memoryMib: this.#config.memoryMib };
   }
 
   async #createSandbox(): Promise<void> {

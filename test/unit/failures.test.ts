@@ -26,6 +26,16 @@ test("what a guest's console says last is what its end is told as", (t) => {
     [panic("Attempted to kill init! exitcode=0x0000008b"), "agent-crashed", "the agent in the guest was killed by signal 11"],
     [panic("System is deadlocked on memory"), "guest-out-of-memory", "the guest ran out of memory: the guest kernel panicked: System is deadlocked on memory"],
     [
+      panic("Out of memory: compulsory panic_on_oom is enabled"),
+      "guest-out-of-memory",
+      "the guest ran out of memory: the guest kernel panicked: Out of memory: compulsory panic_on_oom is enabled",
+    ],
+    [
+      `[   60.5] Memory cgroup out of memory: Killed process 99 (tail) total-vm:33000kB\n${panic("Fatal exception")}`,
+      "kernel-panic",
+      "the guest kernel panicked: Fatal exception",
+    ],
+    [
       `FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory\n${panic("Attempted to kill init! exitcode=0x00000006")}`,
       "guest-out-of-memory",
       "the guest ran out of memory: the agent in the guest was killed by signal 6",
@@ -154,6 +164,7 @@ test("explained: the pod's failures get their explanation, answers to a caller s
     explaining(podFolder, () => inPhase("exec in the guest", () => Promise.reject(new TskataError("timeout", "no answer in 3 s")))),
   );
   t.is((late as FailureError).failure, "time-out");
+  t.is((late as FailureError).machine, undefined, "nothing tells which machine it is");
   t.is((late as FailureError).phase?.name, "exec in the guest");
 
   const full = explained(Object.assign(new Error("ENOSPC: no space left on device, open 'x'"), { code: "ENOSPC" }), surroundings) as FailureError;
