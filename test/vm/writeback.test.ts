@@ -3,10 +3,11 @@
  * nothing is lost by it. What it is like to processes of the pod is in files.test.ts.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
+import { Dialogue } from "../helpers/dialogue.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
 import { TEST_DISK } from "../helpers/host.ts";
 import { HostMounts } from "../helpers/host-mounts.ts";
@@ -115,6 +116,80 @@ test.serial("what the host writes into a file that the guest knows is seen then,
   await after(6000);
   t.is(await scratch.sh("one", "cat /edited; echo more >>/edited"), "a good deal longer");
   t.is(readFileSync(root("edited"), "utf8"), "a good deal longer\nmore\n");
+});
+
+/** `fsops --durable`: each way to have what was written durable, in its order. */
+const WAYS = "write,fsync,fdatasync,syncfs,sync,sync_file_range,RWF_DSYNC,O_SYNC,O_DSYNC,O_DIRECT,msync,fsync of the folder".split(",");
+const BLOCK = 4096;
+
+test.serial("what is written and synced, by whichever call, is the host's when that returns; the file stays open", async (t) => {
+  t.timeout(hangLimitMs);
+  const file = root("durable");
+  const writer = new Dialogue(scratch.spawn(["exec", "one", "fsops", "--durable", "/durable"]));
+  for (let turn = 0; turn < 10; turn++) {
+    for (const [index, way] of WAYS.entries()) {
+      t.is(await writer.ask(), `${way} ${turn}: ok`);
+      if (way === "write") continue; // it is there after a second
+      if (way === "fsync of the folder") t.true(existsSync(`${file}-${turn}`), `${way} ${turn}`);
+      else t.is(textAt(file, index * BLOCK), `${way} ${turn}`);
+    }
+  }
+  await writer.end();
+});
+
+function textAt(file: string, offset: number): string {
+  const text = readFileSync(file).subarray(offset, offset + BLOCK);
+  return text.subarray(0, text.indexOf(0)).toString();
+}
+
+/** Requests that a disk has been sent, writes and flushes: Documentation/block/stat.rst of Linux. */
+function requestsOf(disk: string): { writes: number; flushes: number } {
+  const numbers = readFileSync(`/sys/block/${disk}/stat`, "utf8").trim().split(/\s+/).map(Number);
+  return { writes: numbers[4] ?? 0, flushes: numbers[15] ?? 0 };
+}
+
+/** What the host's disk is sent by it. Nothing by "write" is what shows that the others' requests are theirs. */
+const SENT: Readonly<Record<string, "nothing" | "a write" | "a flush">> = {
+  write: "nothing",
+  sync_file_range: "nothing", // the host's page cache has it
+  O_DIRECT: "a write",
+};
+
+test.serial("what is synced is on the host's disk, of volumes and of what the guest keeps back", async (t) => {
+  t.timeout(hangLimitMs);
+  const [image, disk] = [host("disk.img"), host("disk")];
+  spawnSync("truncate", ["-s", "64M", image]);
+  spawnSync("mkfs.ext4", ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image]);
+  // Nothing comes to this disk of itself within the test's time: the journal is not written for ten minutes.
+  hostMounts.mount(disk, "-o", "loop,commit=600,noatime", image);
+  t.teardown(() => hostMounts.unmountAll());
+  const device = basename(spawnSync("findmnt", ["-n", "-o", "SOURCE", disk], { encoding: "utf8" }).stdout.trim());
+  for (const folder of ["volume", "own"]) mkdirSync(join(disk, folder));
+  const joined = await joinPod(scratch, "one");
+  await scratch.running("durable", (spec) => {
+    joined(spec);
+    for (const folder of ["volume", "own"]) spec.mounts.push({ destination: `/${folder}`, type: "bind", source: join(disk, folder), options: ["bind"] });
+    spec.mounts.push({ destination: "/programs", type: "bind", source: host("bundle-0/rootfs/bin"), options: ["bind"] });
+    spec.annotations = { ...spec.annotations, "io.tskata.own-volumes": "/own" };
+  });
+  for (const folder of ["volume", "own"]) {
+    const writer = new Dialogue(scratch.spawn(["exec", "durable", "/programs/fsops", "--durable", `/${folder}/file`]));
+    for (let turn = 0; turn < 3; turn++) {
+      for (const way of WAYS) {
+        spawnSync("sync", ["-f", disk]); // what an earlier turn left
+        const before = requestsOf(device);
+        t.is(await writer.ask(), `${way} ${turn}: ok`);
+        const after = requestsOf(device);
+        const [writes, flushes] = [after.writes - before.writes, after.flushes - before.flushes];
+        const what = `${way} ${turn} on /${folder}: ${writes} writes, ${flushes} flushes`;
+        const expected = SENT[way] ?? "a flush";
+        if (expected === "nothing") t.deepEqual([writes, flushes], [0, 0], what);
+        else t.true((expected === "a write" ? writes : flushes) > 0, what);
+      }
+    }
+    await writer.end();
+  }
+  await scratch.ok(["delete", "--force", "durable"]);
 });
 
 test.serial("a container of little memory writes more than it has", async (t) => {
