@@ -598,8 +598,7 @@ test.serial("syncfs in the guest reaches the volumes' filesystems", async (t) =>
 
 test.serial("a container's end leaves the host's mounts below its volumes as they are", async (t) => {
   t.timeout(hangLimitMs * 2);
-  await scratch.ok(["delete", "--force", "two"]);
-  await scratch.ok(["delete", "--force", "one"]);
+  for (const id of ["layered", "two", "one"]) await scratch.ok(["delete", "--force", id]);
   t.is(readFileSync(host("nested/plain/deep"), "utf8"), "deep");
   t.regex(readFileSync("/proc/self/mountinfo", "utf8"), new RegExp(` ${host("nested/plain")} `));
   t.deepEqual(scratch.leftovers(), []);
