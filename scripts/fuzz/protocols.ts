@@ -1,18 +1,25 @@
 /**
  * Fuzzes what is parsed in TypeScript of another process's bytes: ttrpc frames and messages (the command line and the sandbox), every
- * message of the control and agent protocols. V8 has no coverage feedback for libFuzzer, so inputs are valid messages of random values,
- * damaged: bits, lengths, cuts, splices, nesting. A parser gives a message that it can write and read again, or fails with an error of
- * its own kind; anything else, and an input that takes longer than a second of processor time, is a finding.
+ * message of the control and agent protocols, the guest's JSON, and the guest's console and other logs as errors tell of them. V8 has no
+ * coverage feedback for libFuzzer, so inputs are valid messages of random values, damaged: bits, lengths, cuts, splices, nesting. A
+ * parser of messages gives one that it can write and read again, or fails with an error of its own kind; what is printed of a guest's
+ * words is bounded and nothing that a terminal obeys. Anything else, and an input that takes longer than a second of processor time, is a
+ * finding.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import fc from "fast-check";
 import { TskataError } from "../../src/base/errors.ts";
+import { isFailureCode } from "../../src/base/failures.ts";
+import { KERNEL_PANIC, logTail, plainText, titledTail } from "../../src/base/log-tail.ts";
 import { encodeFrame, FrameReader, REQUEST, Request, Response } from "../../src/control/ttrpc.ts";
+import { guestEnd, guestSilence } from "../../src/hypervisor/guest-end.ts";
 import * as agent from "../../src/protocols/generated/agent.ts";
 import * as control from "../../src/protocols/generated/control.ts";
 import { type Codec, WireError } from "../../src/protocols/wire.ts";
+import { guestJson } from "../../src/sandbox/guest-json.ts";
 import { buildFolder, say } from "../lib/steps.ts";
 
 const HANG_MS = 1000;
@@ -126,6 +133,89 @@ function frames(stream: Uint8Array, step: number): void {
 
 const stream = fc.array(fc.tuple(damaged, fc.nat(0xffff), fc.nat(3)), { maxLength: 4 });
 
+function hold(holds: boolean, what: string): void {
+  if (!holds) throw new Error(what);
+}
+
+/** Whole lines of it are allowed here or there; nothing else below the space, no DEL, nothing of C1. */
+const OBEYED = /[^\n\t\x20-\x7e\u00a0-\uffff]/;
+
+const jsonLike: fc.Arbitrary<Uint8Array> = fc.oneof(
+  fc.json({ stringUnit: "binary", maxDepth: 4 }).map((text) => Buffer.from(text)),
+  fc.dictionary(fc.string({ unit: "binary" }), fc.jsonValue({ stringUnit: "binary" }), { maxKeys: 6 }).map((value) => Buffer.from(JSON.stringify(value))),
+  fc.array(fc.constantFrom("1e20", "-1e20", "1e-6", "-0", '"\\ud800"', '"\u009b"', "[{}]"), { maxLength: 40 }).map((all) => Buffer.from(`{"":[${all}]}`)),
+  fc.integer({ min: 0, max: 100_000 }).map((depth) => Buffer.from(`{"a":${"[".repeat(depth)}${"]".repeat(depth)}}`)),
+  fc.integer({ min: 262_000, max: 263_000 }).map((length) => Buffer.from(`{"a":"${"x".repeat(length)}"}`)),
+);
+
+/** A number or a DEL may be written longer than it came: no more than that. */
+const JSON_GROWTH = 6;
+
+/** One object on one line, which is the same when it is read again. */
+function json(bytes: Uint8Array): void {
+  allowed(() => {
+    const written = guestJson(bytes, "statistics");
+    const text = written.toString();
+    hold(written.length <= JSON_GROWTH * bytes.length, `${written.length} bytes of ${bytes.length}`);
+    hold(!OBEYED.test(text) && !/[\n\t]/.test(text), "more than one line of text");
+    const value: unknown = JSON.parse(text);
+    hold(typeof value === "object" && value !== null && !Array.isArray(value), "no object");
+    hold(guestJson(written, "statistics").equals(written), "not the same when it is read again");
+  });
+}
+
+/** What kernels, agents and V8 say at their end, and bytes of a guest that would have a terminal obey it. */
+const logLike: fc.Arbitrary<Uint8Array> = fc
+  .array(
+    fc.oneof(
+      fc
+        .constantFrom(
+          `[    1.2] ${KERNEL_PANIC}: `,
+          `${KERNEL_PANIC}: Attempted to kill init! exitcode=0x00000009\n`,
+          `${KERNEL_PANIC}: Attempted to kill init! exitcode=0xffffffff`,
+          "Out of memory: Killed process 1",
+          "erofs: (device vda): bad\n",
+          "VFS: Unable to mount root fs\r\n",
+          "\u001b[2J\u009b31m\u0007",
+          "\u2028\u202e\ufeff",
+          "\n",
+          "\t",
+        )
+        .map((text) => Buffer.from(text)),
+      fc.string({ unit: "binary", maxLength: 300 }).map((text) => Buffer.from(text)),
+      fc.uint8Array({ maxLength: 300 }),
+      fc.integer({ min: 0, max: 20_000 }).map((length) => Buffer.alloc(length, "x")),
+    ),
+    { maxLength: 30 },
+  )
+  .map((parts) => Buffer.concat(parts));
+
+const TAIL_CHARACTERS = 16 * 1024;
+/** The words around them included. */
+const PANIC_CHARACTERS = 400;
+
+/** The last lines of a log: text, so many lines and so long; and again the same, where it is text already. */
+function tail(file: string, lines: number): string {
+  const told = logTail(file, lines);
+  hold(!OBEYED.test(told) && plainText(told) === told, "more than text");
+  hold(told.length <= TAIL_CHARACTERS && told.split("\n").length <= lines, `${told.length} characters, ${told.split("\n").length} lines`);
+  const titled = titledTail("console", file);
+  hold(!OBEYED.test(titled) && titled.length <= TAIL_CHARACTERS + 40, "more than the tail under its title");
+  return told;
+}
+
+/** One sentence that is bounded, and a kind of failure that there is, whatever the console says. */
+function end(by: "guest" | "hypervisor", console: string, memoryMib: number): void {
+  const machine = { description: "a machine", memoryMib };
+  for (const failure of [guestEnd({ by, what: "it has ended" }, console, machine), guestSilence(10, console, machine)]) {
+    hold(isFailureCode(failure.failure), failure.failure);
+    hold(failure.message.length <= PANIC_CHARACTERS && !/[\r\n]/.test(failure.message), `no sentence: ${failure.message.length} characters`);
+  }
+}
+
+const scratch = join(mkdtempSync(join(tmpdir(), "tskata-fuzz-")), "log");
+process.on("exit", () => rmSync(join(scratch, ".."), { recursive: true, force: true }));
+
 interface Outcome {
   readonly tried: number;
   readonly seed: number;
@@ -146,6 +236,21 @@ const checks: readonly (() => Outcome)[] = [
           ),
         );
       }),
+    ),
+  () =>
+    check(
+      fc.property(jsonLike, fc.array(damage, { maxLength: 3 }), (bytes, damages) =>
+        inTime(() => json(damages.reduce<Uint8Array>((value, next) => next(value), bytes))),
+      ),
+    ),
+  () =>
+    check(
+      fc.property(logLike, fc.integer({ min: 1, max: 40 }), fc.constantFrom("guest", "hypervisor"), fc.nat(128), (bytes, lines, by, memoryMib) =>
+        inTime(() => {
+          writeFileSync(scratch, bytes);
+          end(by, tail(scratch, lines), memoryMib);
+        }),
+      ),
     ),
 ];
 

@@ -12,12 +12,19 @@ export function guestJson(bytes: Uint8Array, what: string): Buffer {
   return Buffer.from(text);
 }
 
+/** JSON has an escape for any character, but JavaScript writes these as they are, and a terminal obeys them: DEL, and C1 (U+009B is `ESC [`). */
+const OBEYED = /[\x7f-\x9f]/g;
+
 /** Undefined, too, for an object that nests deeper than can be written. */
 function anew(bytes: Uint8Array): string | undefined {
   try {
     const value: unknown = JSON.parse(Buffer.from(bytes).toString("utf8"));
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? JSON.stringify(value) : undefined;
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? escaped(JSON.stringify(value)) : undefined;
   } catch {
     return undefined;
   }
+}
+
+function escaped(json: string): string {
+  return json.replace(OBEYED, (character) => `\\u00${character.charCodeAt(0).toString(16)}`);
 }

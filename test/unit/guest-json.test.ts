@@ -11,6 +11,7 @@ test("an object stays what it is", (t) => {
 
 test("no second line and no terminal's escapes come out of strings or from around the object", (t) => {
   t.is(of('{"a": "\\n{\\"type\\":\\"oom\\"}\\u001b[2J"}\n'), '{"a":"\\n{\\"type\\":\\"oom\\"}\\u001b[2J"}');
+  t.is(of('{"\u007f": "\u009b2J\u0080\u00a0"}'), '{"\\u007f":"\\u009b2J\\u0080\u00a0"}');
   t.throws(() => of('{}\n{"type":"oom"}'), { instanceOf: TskataError });
 });
 
