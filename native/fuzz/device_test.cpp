@@ -34,6 +34,12 @@ void expect(bool holds, const std::string& what, int line, const char* file) {
   if (!holds) throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what);
 }
 
+void need(bool has, const std::string& what) {
+  if (!has) throw Skipped(what);
+}
+
+void need_root() { need(::getuid() == 0, "root's rights"); }
+
 void eventually(const std::function<bool()>& done, const std::string& what, int line, const char* file) {
   const auto end = std::chrono::steady_clock::now() + patience;
   while (!done()) {
@@ -206,6 +212,10 @@ const std::vector<Breakage>& breakages() {
        [](FrontEnd& f, size_t q) {
          publish_one(f, q, D{base + FrontEnd::memory_bytes / 2 - 8, 64, 0, 0});
        }},
+      {"huge length",
+       [](FrontEnd& f, size_t q) {
+         publish_one(f, q, D{base, UINT32_MAX, 0, 0});
+       }},
       {"buffer in the hole",
        [](FrontEnd& f, size_t q) {
          publish_one(f, q, D{base + FrontEnd::memory_bytes, 64, flag_write, 0});
@@ -275,10 +285,10 @@ void expect_stop(FrontEnd& front, size_t queue, std::span<const RingDescriptor> 
 }
 
 void add_breakages(std::vector<Case>& out, const std::string& device, size_t queue, const std::function<std::shared_ptr<virtio::Device>()>& make,
-                   const std::function<void(FrontEnd&)>& works, const Sample& sample) {
+                   const std::function<void(FrontEnd&)>& works, const Sample& sample, uint64_t features) {
   for (const Breakage& how : breakages()) {
     out.push_back({device + ": " + how.name, [=, &how] {
-                     FrontEnd front(make());
+                     FrontEnd front(make(), true, features);
                      how.make(front, queue);
                      front.kick(queue);
                      std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -289,7 +299,7 @@ void add_breakages(std::vector<Case>& out, const std::string& device, size_t que
                    }});
   }
   out.push_back({device + ": tables that change while they are read", [=] {
-                   FrontEnd front(make());
+                   FrontEnd front(make(), true, features);
                    flip_tables(front, queue, sample);
                    works(front);
                  }});
@@ -314,6 +324,9 @@ int main(int count, char** arguments) {
     try {
       one.run();
       return 0;
+    } catch (const Skipped& skipped) {
+      std::printf("skipped: it needs %s\n", skipped.what());
+      return exit_skipped;
     } catch (const std::exception& error) {
       std::fprintf(stderr, "%s: %s\n", one.name.c_str(), error.what());
       return 1;

@@ -7,6 +7,7 @@
 #include <future>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,15 @@ std::vector<Case> console_cases();
 std::vector<Case> net_cases();
 std::vector<Case> mmio_cases();
 std::vector<Case> kvm_cases();
+
+// What a case throws where the host lacks what it tries: it is told as skipped, by an exit of its own.
+struct Skipped : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+constexpr int exit_skipped = 77;
+// Skips the case unless the host has what is named.
+void need(bool has, const std::string& what);
+void need_root();
 
 // Throws with the text and the place.
 void expect(bool holds, const std::string& what, int line = __builtin_LINE(), const char* file = __builtin_FILE());
@@ -160,6 +170,6 @@ void flip_tables(FrontEnd& front, size_t queue, const Sample& sample);
 // A case for each way to break `queue`: it stops, and `works` holds once it has been set up anew. And one where everything changes while it is
 // read.
 void add_breakages(std::vector<Case>& out, const std::string& device, size_t queue, const std::function<std::shared_ptr<virtio::Device>()>& make,
-                   const std::function<void(FrontEnd&)>& works, const Sample& sample = {});
+                   const std::function<void(FrontEnd&)>& works, const Sample& sample = {}, uint64_t features = virtio::feature_indirect_desc);
 
 }  // namespace tskata::testing

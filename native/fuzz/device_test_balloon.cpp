@@ -174,6 +174,12 @@ std::vector<Case> balloon_cases() {
   const std::array<uint32_t, 1> number{base + half - 1};
   const auto bytes = std::as_bytes(std::span(number));
   add_breakages(out, "balloon inflate", inflate_queue, make, inflates, {{bytes.begin(), bytes.end()}, 0});
+  add_breakages(out, "balloon deflate", deflate_queue, make,
+                [](FrontEnd& front) {
+                  const std::array<uint32_t, 1> one{base};
+                  exchange(front, deflate_queue, std::as_bytes(std::span(one)), 0);
+                },
+                {{bytes.begin(), bytes.end()}, 0});
   add_breakages(out, "balloon report", reporting_queue, make,
                 [](FrontEnd& front) {
                   const uint64_t at = touched(front, 2);

@@ -1,7 +1,10 @@
 // Cases of the fs device: FUSE requests as a guest's kernel sends them, and as it never would.
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <linux/fuse.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -9,6 +12,7 @@
 #include <sys/xattr.h>
 
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -101,8 +105,8 @@ void create() {
 }
 
 void owner() {
+  need_root();
   Guest guest;
-  if (::getuid() != 0) return;
   const uint64_t rootfs = guest.node("c1/rootfs");
   fuse_in_header header{};
   header.opcode = FUSE_MKDIR;
@@ -319,7 +323,7 @@ mode_t mode_of(const std::string& path) {
 }
 
 void set_id_bits() {
-  if (::getuid() != 0) return;
+  need_root();
   Guest guest;
   const uint64_t file = guest.node("c1/rootfs/file");
   const std::string path = guest.host("c1/rootfs/file");
@@ -349,7 +353,7 @@ void temporary_file() {
   Guest guest;
   const uint64_t rootfs = guest.node("c1/rootfs");
   const Reply made = guest.call(FUSE_TMPFILE, rootfs, bytes_of(fuse_create_in{O_RDWR, 0666, 022, 0}, text("#1")));
-  if (made.error == EOPNOTSUPP) return;  // a host's filesystem without
+  need(made.error != EOPNOTSUPP, "a filesystem with O_TMPFILE");
   const auto entry = made.as<fuse_entry_out>();
   const auto opened = made.as<fuse_open_out>(sizeof(fuse_entry_out));
   expect(entry.attr.nlink == 0 && (entry.attr.mode & 07777) == 0644, "a file without a name");
@@ -418,7 +422,7 @@ void known_names() {
 }
 
 void folder_numbers() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   Guest guest;
   const Mount mount(guest.host("c1/mounts/v"));
   std::ofstream(guest.host("c1/mounts/v/file")) << "x";
@@ -442,7 +446,7 @@ void folder_numbers() {
 
 // What two containers have of one volume: files are one node, so that the guest's kernel has one inode for locks, mappings and sockets.
 void volume_of_two() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   Guest guest;
   const std::string volume = guest.host("c1/mounts/v");
   std::ofstream(volume + "/file") << "one";
@@ -465,7 +469,7 @@ void volume_of_two() {
 }
 
 void sync_mounts() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   Guest guest;
   const Mount mount(guest.host("c1/mounts/a name"));
   expect(guest.call(FUSE_SYNCFS, root, bytes_of(fuse_syncfs_in{})).error == 0, "SYNCFS of all");
@@ -480,7 +484,7 @@ void symlink_attributes() {
   in.size = 1;
   expect(guest.call(FUSE_SETXATTR, link, bytes_of(in, text("user.x"), std::string("1"))).error == EPERM, "SETXATTR is of the symlink itself");
   expect(::getxattr(guest.outside("secret").c_str(), "user.x", nullptr, 0) < 0, "the target has none");
-  if (::setxattr(guest.outside("secret").c_str(), "user.y", "1", 1, 0) != 0) return;  // a host's filesystem without
+  need(::setxattr(guest.outside("secret").c_str(), "user.y", "1", 1, 0) == 0, "a filesystem with attributes of users, for the rest of it");
   expect(guest.call(FUSE_GETXATTR, link, bytes_of(fuse_getxattr_in{100, 0}, text("user.y"))).error == ENODATA, "GETXATTR");
   expect(guest.call(FUSE_LISTXATTR, link, bytes_of(fuse_getxattr_in{100, 0})).body.find("user.y") == std::string::npos, "LISTXATTR");
   expect(guest.call(FUSE_REMOVEXATTR, link, text("user.y")).error != 0, "REMOVEXATTR");
@@ -489,7 +493,7 @@ void symlink_attributes() {
 
 // A guest's kernel asks for the ACL of what its caller does not own, and takes any other error than this for its own.
 void filesystem_without_acls() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   Guest guest;
   const Mount mount(guest.host("c1/mounts/plain"), Mount::Type{"ramfs"});
   const uint64_t folder = guest.node("c1/mounts/plain");
@@ -662,17 +666,36 @@ void descriptors_of_names_not_asked_for() {
   expect(found >= 440, std::to_string(found) + " found by name, as without");  // some room is for what is made
 }
 
+// A filesystem of its own, mounted: with a journal it uses inode numbers again at once, and it gives data a place when that is written back.
+class Ext4 {
+ public:
+  explicit Ext4(std::string place) : place_(std::move(place)) {
+    const std::string image = folder_ / "image";
+    std::ofstream(image).close();
+    files::resize_file(image, 16 << 20);
+    need(std::system(("mkfs.ext4 -q -F " + image).c_str()) == 0, "mkfs.ext4");
+    need(std::system(("mount -t ext4 -o loop " + image + ' ' + place_).c_str()) == 0, "a loop device");
+  }
+  ~Ext4() { (void)::umount2(place_.c_str(), MNT_DETACH); }
+  Ext4(const Ext4&) = delete;
+  Ext4& operator=(const Ext4&) = delete;
+
+ private:
+  TemporaryFolder folder_;
+  std::string place_;
+};
+
 // A file may go and another get its inode number while nothing of ours holds it.
 void numbers_used_again() {
-  if (!own_mounts()) return;
-  std::string disk = "/var/tmp/tskata-XXXXXX";
-  if (::mkdtemp(disk.data()) == nullptr) return;
-  const std::unique_ptr<std::string, void (*)(std::string*)> removed(&disk, [](std::string* path) { files::remove_all(*path); });
+  need_own_mounts();
   constexpr int others = 100;
   Guest guest(true, start_keeper(), 20);
-  const Mount mount(disk, guest.host("c1/mounts/v"));
+  const std::string disk = guest.host("c1/mounts/v");
+  const Ext4 mount(disk);
   std::ofstream(disk + "/first") << "first";
+  files::create_directory(disk + "/folder");
   const uint64_t volume = guest.node("c1/mounts/v");
+  guest.lookup(volume, "folder");  // the first to be closed: the keeper wants a folder of each mount
   const auto first = guest.lookup(volume, "first").as<fuse_entry_out>();
   for (int i = 0; i < others; ++i) {
     std::ofstream(disk + "/other" + std::to_string(i));
@@ -694,11 +717,12 @@ void numbers_used_again() {
     expect(guest.lookup(volume, name).as<fuse_entry_out>().nodeid == second.nodeid, "the second is known by its number");
     return;
   }
+  expect(false, "the number is used again");
 }
 
 // What the keeper opens is what it was given: no number, no mount, no bytes of anybody else's making.
 void keeper_alone() {
-  if (::getuid() != 0) return;
+  need_root();
   keeper::Client client(start_keeper());
   const TemporaryFolder folder;
   std::ofstream(folder / "file") << "x";
@@ -837,22 +861,142 @@ void host_changes() {
   expect(guest.lookup(folder, "brief").error == ENOENT, "and then it is gone");
 }
 
-void break_requests(const Breakage& how) {
-  Guest guest;
-  how.make(guest.front(), request_queue);
-  guest.front().kick(request_queue);
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  expect(!guest.front().queue(request_queue).take(), "nothing comes back");
-  const uint64_t at = guest.front().allocate(4096);
+// Of a node that nobody knows.
+std::string forget_request() {
   fuse_in_header header{};
   header.opcode = FUSE_FORGET;
-  guest.put(at, bytes_of(header, fuse_forget_in{1}));
-  guest.front().queue(priority_queue).add(std::array{RingDescriptor{at, sizeof header + sizeof(fuse_forget_in), 0, 0}});
-  guest.front().kick(priority_queue);
-  guest.front().wait_used(priority_queue);  // the other queue is served still
-  guest.front().stop_queue(request_queue);
-  guest.front().start_queue(request_queue);
-  expect(guest.lookup(root, "c1").error == 0, "the queue works again once it is set up anew");
+  header.nodeid = 77;
+  return bytes_of(header, fuse_forget_in{1});
+}
+
+void serves(Guest& guest, size_t queue) {
+  if (queue == request_queue) return expect(guest.lookup(root, "c1").error == 0, "LOOKUP");
+  const std::string request = forget_request();
+  expect(exchange(guest.front(), priority_queue, std::as_bytes(std::span(request)), 0).written == 0, "FORGET");
+}
+
+void break_queue(const Breakage& how, size_t queue) {
+  Guest guest;
+  how.make(guest.front(), queue);
+  guest.front().kick(queue);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  expect(!guest.front().queue(queue).take(), "nothing comes back");
+  serves(guest, queue == request_queue ? priority_queue : request_queue);
+  guest.front().stop_queue(queue);
+  guest.front().start_queue(queue);
+  serves(guest, queue);
+}
+
+void changing_forgets() {
+  Guest guest;
+  const std::string request = forget_request();
+  const auto bytes = std::as_bytes(std::span(request));
+  flip_tables(guest.front(), priority_queue, {{bytes.begin(), bytes.end()}, 0});
+  (void)guest.init();  // one of the flips may have ended the session
+  serves(guest, request_queue);
+  serves(guest, priority_queue);
+}
+
+// A request that there is nothing to read of: it comes back, and nothing is written.
+void no_readable_part() {
+  Guest guest;
+  FrontEnd& front = guest.front();
+  const uint64_t at = front.allocate(4096);
+  const auto room = front.at(at, 4096);
+  std::ranges::fill(room, std::byte{0xee});
+  for (const auto& pieces : std::vector<std::vector<RingDescriptor>>{
+           {{at, 4096, flag_write, 0}},
+           {{at, 0, flag_write, 0}},
+           {{at, 0, 0, 0}, {at, 4096, flag_write, 0}},
+           {{at, 0, 0, 0}},
+       }) {
+    for (const size_t queue : {request_queue, priority_queue}) {
+      front.queue(queue).add(pieces);
+      front.kick(queue);
+      expect(front.wait_used(queue).length == 0, "no reply");
+    }
+  }
+  expect(std::ranges::all_of(room, [](std::byte one) { return one == std::byte{0xee}; }), "nothing is written");
+  serves(guest, request_queue);
+  serves(guest, priority_queue);
+}
+
+// Pieces without bytes among those of a request and of its reply are nothing.
+void empty_pieces() {
+  Guest guest;
+  FrontEnd& front = guest.front();
+  fuse_in_header header{};
+  header.opcode = FUSE_LOOKUP;
+  header.nodeid = root;
+  const uint64_t at = front.allocate(4096);
+  guest.put(at, bytes_of(header, text("c1")));
+  front.queue(request_queue)
+      .add(std::array<RingDescriptor, 7>{{{at, 0, 0, 0},
+                                          {at, sizeof header, 0, 0},
+                                          {at, 0, 0, 0},
+                                          {at + sizeof header, 3, 0, 0},
+                                          {at, 0, flag_write, 0},
+                                          {at + 1024, 1024, flag_write, 0},
+                                          {at, 0, flag_write, 0}}});
+  front.kick(request_queue);
+  expect(front.wait_used(request_queue).length == sizeof(fuse_out_header) + sizeof(fuse_entry_out), "LOOKUP");
+}
+
+int synchronise(Guest& guest, uint32_t opcode, uint64_t node, uint64_t handle, uint32_t flags = 0) {
+  return guest.call(opcode, node, bytes_of(fuse_fsync_in{handle, flags, 0})).error;
+}
+
+// A guest's kernel takes ENOSYS for success from then on.
+void sync_handles() {
+  Guest guest;
+  const uint64_t file = guest.node("c1/rootfs/file");
+  const uint64_t handle = guest.open(file, O_RDWR);
+  const uint64_t dir = guest.node("c1/rootfs/dir");
+  const uint64_t folder = guest.open_folder(dir);
+  for (const uint32_t flags : {0u, uint32_t{FUSE_FSYNC_FDATASYNC}}) {
+    expect(synchronise(guest, FUSE_FSYNC, file, handle, flags) == 0, "FSYNC");
+    expect(synchronise(guest, FUSE_FSYNCDIR, dir, folder, flags) == 0, "FSYNCDIR");
+    expect(synchronise(guest, FUSE_FSYNC, file, 9999, flags) == EBADF, "FSYNC of a handle never told");
+    expect(synchronise(guest, FUSE_FSYNCDIR, dir, 9999, flags) == EBADF, "FSYNCDIR of one");
+  }
+  guest.call(FUSE_RELEASE, file, bytes_of(fuse_release_in{handle, 0, 0, 0}));
+  guest.call(FUSE_RELEASEDIR, dir, bytes_of(fuse_release_in{folder, 0, 0, 0}));
+  expect(synchronise(guest, FUSE_FSYNC, file, handle) == EBADF && synchronise(guest, FUSE_FSYNCDIR, dir, folder) == EBADF, "released handles");
+  expect(guest.call(FUSE_SYNCFS, 9999, bytes_of(fuse_syncfs_in{})).error == ESTALE, "SYNCFS of a node never told");
+}
+
+// Whether some of a file's data has no place on the disk yet.
+bool is_unwritten(const std::string& path) {
+  const os::Descriptor file(os::checked(::open(path.c_str(), O_RDONLY | O_CLOEXEC), "open"));
+  alignas(fiemap) std::array<char, sizeof(fiemap) + 8 * sizeof(fiemap_extent)> room{};
+  auto& map = *reinterpret_cast<fiemap*>(room.data());
+  map.fm_length = FIEMAP_MAX_OFFSET;
+  map.fm_extent_count = 8;
+  if (::ioctl(file.get(), FS_IOC_FIEMAP, &map) != 0) return false;
+  return std::any_of(map.fm_extents, map.fm_extents + map.fm_mapped_extents,
+                     [](const fiemap_extent& one) { return (one.fe_flags & FIEMAP_EXTENT_DELALLOC) != 0; });
+}
+
+// What is answered has been done.
+void synced_to_disk() {
+  need_own_mounts();
+  Guest guest;
+  const std::string disk = guest.host("c1/mounts/v");
+  const Ext4 mount(disk);
+  const uint64_t volume = guest.node("c1/mounts/v");
+  const auto reaches_disk = [&](const std::string& name, const std::function<int(uint64_t node, uint64_t handle)>& sync) {
+    const Reply made = guest.call(FUSE_CREATE, volume, bytes_of(fuse_create_in{O_RDWR, 0644, 0, 0}, text(name)));
+    const uint64_t node = made.as<fuse_entry_out>().nodeid;
+    const uint64_t handle = made.as<fuse_open_out>(sizeof(fuse_entry_out)).fh;
+    expect(guest.write(node, handle, 0, std::string(100'000, 'x')).error == 0, "WRITE");
+    expect(is_unwritten(disk + "/" + name), "it is not on the disk by itself");
+    expect(sync(node, handle) == 0 && !is_unwritten(disk + "/" + name), name);
+  };
+  const auto sync_all = [&](uint64_t node) { return guest.call(FUSE_SYNCFS, node, bytes_of(fuse_syncfs_in{})).error; };
+  reaches_disk("FSYNC", [&](uint64_t node, uint64_t handle) { return synchronise(guest, FUSE_FSYNC, node, handle); });
+  reaches_disk("fdatasync", [&](uint64_t node, uint64_t handle) { return synchronise(guest, FUSE_FSYNC, node, handle, FUSE_FSYNC_FDATASYNC); });
+  reaches_disk("SYNCFS of the file's filesystem", [&](uint64_t node, uint64_t) { return sync_all(node); });
+  reaches_disk("SYNCFS of all that is mounted", [&](uint64_t, uint64_t) { return sync_all(root); });
 }
 
 }  // namespace
@@ -897,8 +1041,16 @@ std::vector<Case> fs_cases() {
       {"fs: inode numbers used again", numbers_used_again},
       {"fs: the keeper of handles", keeper_alone},
       {"fs: stop under load", stop_under_load},
+      {"fs: a request that there is nothing to read of", no_readable_part},
+      {"fs: pieces of no bytes", empty_pieces},
+      {"fs: FSYNC and FSYNCDIR", sync_handles},
+      {"fs: what is synced is on the disk", synced_to_disk},
+      {"fs priority: tables and requests that change while they are read", changing_forgets},
   };
-  for (const Breakage& how : breakages()) out.push_back({std::string("fs: ") + how.name, [&how] { break_requests(how); }});
+  for (const Breakage& how : breakages()) {
+    out.push_back({std::string("fs: ") + how.name, [&how] { break_queue(how, request_queue); }});
+    out.push_back({std::string("fs priority: ") + how.name, [&how] { break_queue(how, priority_queue); }});
+  }
   return out;
 }
 

@@ -168,7 +168,7 @@ void hard_links() {
 
 // A bind mount in the tree is of the folder beside it, read-only: no way of the guest's own mounts is longer than that.
 void mount_points() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   Guest guest;
   const Mount inner(guest.host("c1/mounts/v/disk"));
   std::ofstream(guest.host("c1/mounts/v/disk/file")) << "disk";
@@ -203,7 +203,7 @@ void mount_points() {
 
 // A volume that shows a /proc with the server in it: its links lead where its files are opened, and its memory is a file there.
 void own_process() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   Guest guest;
   const Mount proc("/proc", guest.host("c1/mounts/v"));
   const Beside beside(guest);
@@ -228,7 +228,7 @@ void own_process() {
 
 // The links of another process: to its root, its folder, its files.
 void magic_links() {
-  if (!own_mounts()) return;
+  need_own_mounts();
   std::array<int, 2> ends{};
   os::checked(::pipe2(ends.data(), O_CLOEXEC), "pipe2");
   const os::Descriptor reads(ends[0]);
@@ -328,7 +328,7 @@ std::vector<Case> fs_hostile_cases() {
        [] { file_swaps([](const Guest&, const std::string& other) { os::checked(::mkfifo(other.c_str(), 0666), "mkfifo"); }); }},
       {"fs: a file and a device swapped in a loop",
        [] {
-         if (::getuid() != 0) return;
+         need_root();
          file_swaps([](const Guest&, const std::string& other) { os::checked(::mknod(other.c_str(), S_IFCHR | 0666, makedev(1, 3)), "mknod"); });
        }},
       {"fs: hard links", hard_links},

@@ -494,6 +494,12 @@ void refused_taps() {
 
 Descriptor host_end;  // of the device under breakage
 
+std::shared_ptr<virtio::Device> make_of_two_pairs() {
+  std::vector<Descriptor> taps = std::move(Pair().device);
+  taps.push_back(std::move(Pair().device.front()));
+  return std::make_shared<NetDevice>(NetOptions{std::move(taps), mac, 0});
+}
+
 std::shared_ptr<virtio::Device> make_on_pair() {
   Pair pair;
   host_end = std::move(pair.host);
@@ -544,6 +550,9 @@ std::vector<Case> net_cases() {
       {"net: a readable receive buffer", [] { stops(receive_queue, [](uint64_t at) {
                                                 return std::vector{D{at, 2000, 0, 0}};
                                               }); }},
+      {"net: a receive buffer of no bytes", [] { stops(receive_queue, [](uint64_t at) {
+                                                   return std::vector{D{at, 0, flag_write, 0}};
+                                                 }); }},
       {"net: a receive buffer shorter than the header",
        [] { stops(receive_queue, [](uint64_t at) {
               return std::vector{D{at, 11, flag_write, 0}};
@@ -564,6 +573,11 @@ std::vector<Case> net_cases() {
                   exchange(front, transmit_queue, std::as_bytes(std::span(bytes)), 0);
                 },
                 {std::vector<std::byte>(64), 0});
+  const std::vector<std::byte> one_pair{std::byte{4}, std::byte{0}, std::byte{1}, std::byte{0}};
+  add_breakages(
+      out, "net control", control_queue, make_of_two_pairs,
+      [one_pair](FrontEnd& front) { expect(exchange(front, control_queue, one_pair, 1).bytes[0] == std::byte{0}, "a command"); }, {one_pair, 1},
+      many);
   out.push_back({"net receive: tables that change while they are read", [] {
                    FrontEnd front(make_on_pair());
                    const std::jthread host([](const std::stop_token& done) {

@@ -1,5 +1,6 @@
 // Cases of the vsock device: a guest's driver by hand on one side, host sockets on the other.
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -525,13 +526,13 @@ void answers_held_back() {
   guest.nothing_comes();
 }
 
-void bad_packet(uint32_t length, uint32_t told) {
+void bad_packet(uint32_t length, uint32_t told, uint16_t flags = 0) {
   Guest guest;
   PacketHeader header = guest.blank(op_rw);
   header.length = told;
   const uint64_t at = guest.front().allocate(4096);
   std::memcpy(guest.front().at(at, sizeof header).data(), &header, sizeof header);
-  guest.front().queue(transmit_queue).add(std::array{RingDescriptor{at, length, 0, 0}});
+  guest.front().queue(transmit_queue).add(std::array{RingDescriptor{at, length, flags, 0}});
   guest.front().kick(transmit_queue);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   expect(!guest.front().queue(transmit_queue).take(), "the packet does not come back");
@@ -566,10 +567,11 @@ void changing_packets() {
   flip_tables(guest.front(), receive_queue, {{}, 256});
 }
 
-void short_receive_buffer() {
+// What the driver offers to receive is looked at once there is something to tell.
+void break_receive(const std::function<void(FrontEnd&, size_t)>& offer) {
   Guest guest(false);
-  const uint64_t at = guest.front().allocate(4096);
-  guest.front().queue(receive_queue).add(std::array{RingDescriptor{at, 10, flag_write, 0}});
+  offer(guest.front(), receive_queue);
+  guest.front().kick(receive_queue);
   guest.send(op_credit_request);  // to no connection: a reset would be the answer
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   expect(!guest.front().queue(receive_queue).take(), "nothing comes");
@@ -578,6 +580,27 @@ void short_receive_buffer() {
   guest.offer_all();
   guest.send(op_credit_request);
   guest.receive(op_rst);
+}
+
+void bad_receive_buffer(uint32_t length, uint16_t flags) {
+  break_receive([=](FrontEnd& front, size_t queue) { front.queue(queue).add(std::array{RingDescriptor{front.allocate(4096), length, flags, 0}}); });
+}
+
+// Pieces without bytes among those of a packet are nothing.
+void empty_pieces() {
+  Guest guest;
+  const Descriptor host = guest.open();
+  FrontEnd& front = guest.front();
+  PacketHeader header = guest.blank(op_rw);
+  header.length = 3;
+  const uint64_t at = front.allocate(4096);
+  std::memcpy(front.at(at, sizeof header).data(), &header, sizeof header);
+  std::memcpy(front.at(at + 64, 3).data(), "abc", 3);
+  front.queue(transmit_queue)
+      .add(std::array{RingDescriptor{at, 0, 0, 0}, RingDescriptor{at, sizeof header, 0, 0}, RingDescriptor{at, 0, 0, 0},
+                      RingDescriptor{at + 64, 3, 0, 0}});
+  front.kick(transmit_queue);
+  expect(host_reads(host, 3) == "abc", "the data");
 }
 
 void indirect_descriptors() {
@@ -594,6 +617,57 @@ void indirect_descriptors() {
   front.queue(transmit_queue).add(std::array{RingDescriptor{at + 256, sizeof table, flag_indirect, 0}});
   front.kick(transmit_queue);
   expect(host_reads(host, 6) == "abcdef", "pieces in the order of the table");
+}
+
+// Two descriptors each in this process: the device's end and the host's.
+void too_many_connections() {
+  constexpr size_t most = 4096;
+  rlimit limit{};
+  os::checked(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+  need(limit.rlim_max > 2 * most + 100, "a hard limit above 8292 open files");
+  limit.rlim_cur = limit.rlim_max;
+  os::checked(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  Guest guest;
+  std::vector<Descriptor> hosts;
+  for (uint32_t i = 0; i < most; ++i) {
+    guest.from = i;
+    hosts.push_back(guest.open());
+  }
+  guest.from = most;
+  guest.send(op_request);
+  expect(guest.receive(op_rst).header.dst_port == most, "one more of the guest's is reset");
+  expect(Call(guest.device()).error() == EMFILE, "one more of the host's is refused");
+  expect(host_reads(guest.connect("_g" + std::to_string(direct_port)), 1).empty(), "or closed");
+  guest.from = 7;
+  guest.send(op_rw, "x");
+  expect(host_reads(hosts[7], 1) == "x", "those that stand go on");
+  guest.send(op_rst);
+  expect(host_reads(hosts[7], 1).empty(), "one of them ends");
+  guest.from = most;
+  const Descriptor next = guest.open();
+  guest.send(op_rw, "y");
+  expect(host_reads(next, 1) == "y", "and another may begin");
+}
+
+// Of the host's that say CONNECT and have not yet.
+void too_many_lines() {
+  constexpr size_t most = 256;
+  Guest guest;
+  std::vector<Descriptor> silent;
+  for (size_t i = 0; i < most; ++i) silent.push_back(guest.connect(""));
+  const Descriptor late = guest.connect("");
+  char byte;
+  eventually([&] { return ::recv(late.get(), &byte, 1, MSG_DONTWAIT) == 0; }, "one more is closed");
+  for (const Descriptor& one : silent) {
+    expect(::recv(one.get(), &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN, "those before it are awaited still");
+  }
+  host_writes(silent.back(), "CONNECT 77\n");
+  answer_request(guest, 77);
+  expect(host_reads(silent.back(), 3) == "OK ", "one of them says its line");
+  const Descriptor next = guest.connect("");
+  host_writes(next, "CONNECT 78\n");
+  answer_request(guest, 78);
+  expect(host_reads(next, 3) == "OK ", "and another is awaited");
 }
 
 void event_index() {
@@ -689,7 +763,14 @@ std::vector<Case> vsock_cases() {
       {"vsock: answers without room wait", answers_held_back},
       {"vsock: packet shorter than a header", [] { bad_packet(20, 0); }},
       {"vsock: packet longer than its buffer", [] { bad_packet(100, 1000); }},
-      {"vsock: receive buffer shorter than a header", short_receive_buffer},
+      {"vsock: a packet of no bytes", [] { bad_packet(0, 0); }},
+      {"vsock: a writable packet", [] { bad_packet(100, 0, flag_write); }},
+      {"vsock: pieces of no bytes", empty_pieces},
+      {"vsock: receive buffer shorter than a header", [] { bad_receive_buffer(10, flag_write); }},
+      {"vsock: a receive buffer of no bytes", [] { bad_receive_buffer(0, flag_write); }},
+      {"vsock: a readable receive buffer", [] { bad_receive_buffer(4096, 0); }},
+      {"vsock: 4097 connections", too_many_connections},
+      {"vsock: 257 lines awaited", too_many_lines},
       {"vsock: indirect descriptors", indirect_descriptors},
       {"vsock: interrupts by event index", event_index},
       {"vsock: connections end with the front-end", reset_closes},
@@ -699,6 +780,7 @@ std::vector<Case> vsock_cases() {
   };
   for (const Breakage& how : breakages()) {
     out.push_back({std::string("vsock: ") + how.name, [&how] { break_transmit(how); }});
+    out.push_back({std::string("vsock receive: ") + how.name, [&how] { break_receive(how.make); }});
   }
   return out;
 }

@@ -223,10 +223,11 @@ inline size_t open_descriptors() {
   return static_cast<size_t>(std::distance(files::directory_iterator("/proc/self/fd"), files::directory_iterator{}));
 }
 
-// Mounts are for this process alone. False for one that may not mount.
-inline bool own_mounts() {
-  if (::getuid() != 0 || ::unshare(CLONE_NEWNS) != 0) return false;
-  return ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+// From now on mounts are for this process alone.
+inline void need_own_mounts() {
+  need_root();
+  os::checked(::unshare(CLONE_NEWNS), "unshare");
+  os::checked(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "mount");
 }
 
 // A mount of a test's, gone before the folder it is in is removed.

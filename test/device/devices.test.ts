@@ -8,6 +8,8 @@ import { promisify } from "node:util";
 import test from "ava";
 import { buildFuzz } from "../../scripts/fuzz.ts";
 
+/** Of a case that needs what this host lacks: it prints what that is. What root may do is not among it: there the case fails. */
+const SKIPPED = 77;
 /** A million nodes and the like take their time. */
 const CASE_MS = process.env["TSKATA_TEST_FULL"] === "1" ? 900_000 : 60_000;
 const call = promisify(execFile);
@@ -19,8 +21,10 @@ for (const name of stdout.trimEnd().split("\n")) {
   test.serial(name, async (t) => {
     const failure = await call(program, [name], { timeout: CASE_MS }).then(
       () => undefined,
-      (error: { stderr: string; message: string }) => `${error.message}\n${error.stderr}`,
+      (error: { code: unknown; stdout: string; stderr: string; message: string }) => error,
     );
-    t.is(failure, undefined);
+    if (failure?.code !== SKIPPED) return t.is(failure && `${failure.message}\n${failure.stderr}`, undefined);
+    t.regex(failure.stdout, /^skipped: it needs \S/m);
+    t.log(failure.stdout.trim());
   });
 }
