@@ -195,13 +195,13 @@ test.serial("what is synced is on the host's disk, of volumes and of what the gu
 test.serial("a container of little memory writes more than it has", async (t) => {
   t.timeout(hangLimitMs);
   const joined = await joinPod(scratch, "one");
-  await scratch.running("little", (spec) => {
+  const bundle = await scratch.running("little", (spec) => {
     joined(spec);
     spec.linux.resources = { ...spec.linux.resources, memory: { limit: 24 * 2 ** 20 } };
   });
   const outcome = await scratch.exec("little", ["dd", "if=/dev/zero", "of=/big", "bs=4k", "count=25600"]);
   t.is(outcome.code, 0, describe(outcome));
-  t.is(statSync(host("bundle-2/rootfs/big")).size, 100 * 2 ** 20);
+  t.is(statSync(join(bundle, "rootfs/big")).size, 100 * 2 ** 20);
   t.is((await scratch.state("little")).status, "running");
   await scratch.ok(["delete", "--force", "little"]);
 });
