@@ -230,6 +230,8 @@ constexpr auto fs_worker = std::to_array<Rule>({
     {SYS_pwritev},
     {SYS_preadv2},
     {SYS_pwritev2},
+    {SYS_fcntl, is(1, F_OFD_SETLK)},  // overlayfs: which names are one file
+    {SYS_fcntl, is(1, F_OFD_GETLK)},
     {SYS_ftruncate},
     {SYS_fallocate},
     {SYS_fsync},

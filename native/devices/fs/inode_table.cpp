@@ -23,13 +23,13 @@ struct statx attributes_of(int fd) {
 }
 
 struct MountFacts {
-  bool writable, proc;
+  bool writable, proc, overlay;
 };
 
 MountFacts mount_of(int fd) {
   struct statfs facts {};
-  if (::fstatfs(fd, &facts) != 0) return {false, false};
-  return {(static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0, facts.f_type == PROC_SUPER_MAGIC};
+  if (::fstatfs(fd, &facts) != 0) return {false, false, false};
+  return {(static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0, facts.f_type == PROC_SUPER_MAGIC, facts.f_type == OVERLAYFS_SUPER_MAGIC};
 }
 
 constexpr size_t max_turns = 64;
@@ -79,7 +79,8 @@ InodeTable::InodeTable(Options options)
   const struct statx attributes = attributes_of(root.get());
   const uint64_t device = device_of(attributes);
   const NodeFacts facts{root_id, S_IFDIR, device, guest_number(device, attributes.stx_ino), {}};
-  root_ = std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, true, false, std::make_shared<os::Descriptor>(std::move(root))});
+  root_ =
+      std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, true, false, false, std::make_shared<os::Descriptor>(std::move(root))});
   by_id_[root_id] = root_;
 }
 
@@ -143,11 +144,11 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   const NodeFacts::Key key = key_of(attributes);
   const uint64_t number = guest_number(device, attributes.stx_ino);
   const Way& above = folder.ways.front();  // of a folder: never changes
-  const MountFacts facts_of_mount = above.mount == mount ? MountFacts{above.writable, above.proc} : mount_of(path.get());
-  Way way{mount, facts_of_mount.writable, facts_of_mount.proc, std::make_shared<os::Descriptor>(std::move(path))};
+  const MountFacts facts_of_mount = above.mount == mount ? MountFacts{above.writable, above.proc, above.overlay} : mount_of(path.get());
+  Way way{mount, facts_of_mount.writable, facts_of_mount.proc, facts_of_mount.overlay, std::make_shared<os::Descriptor>(std::move(path))};
   const std::unique_lock lock(mutex_);
   make_room();
-  if (const auto found = by_key_.find(key); found != by_key_.end()) {
+  if (const auto found = node_at(way, attributes); found != by_key_.end()) {
     Inode& known = *found->second;
     if (is_still(known, way) && !changed_by_host(known, way, attributes)) {
       ++known.lookups;
@@ -166,7 +167,7 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   const NodeFacts facts{next_id_++, static_cast<mode_t>(attributes.stx_mode & S_IFMT), device, number, key};
   const auto inode = std::make_shared<Inode>(facts, policy, std::move(way));
   inode->stamp = stamp_of(attributes, 0);
-  by_key_[key] = inode;
+  by_key_.emplace(key, inode);
   by_id_[inode->id] = inode;
   opened_one(*inode);
   return inode;
@@ -178,12 +179,23 @@ InodeRef InodeTable::remember_again(const struct statx& attributes, Policy polic
   const auto found = by_key_.find(key_of(attributes));
   if (found == by_key_.end()) return nullptr;
   Inode& known = *found->second;
+  if (may_be_twins(known.ways.front().overlay, attributes)) return nullptr;
   // Held open, its number is nobody else's.
   if (!known.ways.front().path || std::ranges::find(known.ways, mount, &Way::mount) == known.ways.end()) return nullptr;
   ++known.lookups;
   known.used = true;
   if (policy == Policy::shared) known.policy = policy;
   return found->second;
+}
+
+InodeTable::ByKey::iterator InodeTable::node_at(const Way& way, const struct statx& attributes) {
+  const auto [first, end] = by_key_.equal_range(key_of(attributes));
+  if (first == end) return by_key_.end();
+  if (!may_be_twins(way.overlay, attributes)) return first;
+  // Of overlayfs nothing is closed.
+  const auto same = [&](const ByKey::value_type& known) { return twins_.is_one_inode(known.second->ways.front().path->get(), way.path->get()); };
+  const auto found = std::find_if(first, end, same);
+  return found != end ? found : by_key_.end();
 }
 
 // While a node's descriptor is closed its file may go and another get its number.
@@ -282,7 +294,8 @@ InodeRef InodeTable::forget(uint64_t id, uint64_t count) {
     if (way.path) --descriptors_;
     keeper_.drop(way.number, way.mount);
   }
-  if (const auto named = by_key_.find(last->key); named != by_key_.end() && named->second == last) by_key_.erase(named);
+  const auto [first, end] = by_key_.equal_range(last->key);
+  if (const auto named = std::ranges::find(first, end, last, &ByKey::value_type::second); named != end) by_key_.erase(named);
   by_id_.erase(found);
   return last;
 }

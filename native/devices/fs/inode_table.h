@@ -24,6 +24,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "devices/fs/twins.h"
 #include "keeper/client.h"
 #include "linux/descriptor.h"
 
@@ -47,6 +48,7 @@ struct Way {
   uint64_t mount = 0;
   bool writable = false;  // the mount is
   bool proc = false;      // the mount shows processes
+  bool overlay = false;   // the mount is of overlayfs
   PathRef path;           // O_PATH; empty while it is closed
   uint32_t number = 0;    // of its handle at the keeper; 0: none yet
 };
@@ -165,6 +167,9 @@ class InodeTable {
   };
 
   bool has_room(Origin origin) const;
+  using ByKey = std::unordered_multimap<NodeFacts::Key, InodeRef, KeyHash>;
+
+  ByKey::iterator node_at(const Way& way, const struct statx& attributes);
   const PathRef& opened(Inode& inode, Way& way);
   bool is_still(Inode& inode, const Way& way);
   bool changed_by_host(Inode& inode, const Way& way, const struct statx& seen) const;
@@ -175,9 +180,10 @@ class InodeTable {
 
   mutable std::shared_mutex mutex_;
   std::unordered_map<uint64_t, InodeRef> by_id_;
-  std::unordered_map<NodeFacts::Key, InodeRef, KeyHash> by_key_;
+  ByKey by_key_;  // several of a key where they are twins (twins.h)
   std::map<uint64_t, uint64_t> device_index_;
   keeper::Client keeper_;
+  const Twins twins_;
   std::list<Inode*> turns_;  // nodes that may be closed
   size_t descriptors_ = 0;
   const bool writeback_;
