@@ -1,6 +1,7 @@
 // dist/bin/tskata: runs ../lib/<own name>.cjs on ../lib/node, found from where this executable is, so that the command works by absolute
 // path, by PATH and through symlinks, from any folder. Not a script: a shell would cost as much as half of node's own start.
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,15 @@ char* last_slash(char* path) {
     fail("find the installation");
   }
   return slash;
+}
+
+// With fewer node ends by a signal, before it can say why.
+constexpr int node_descriptors = 20;
+
+// They are closed when node is executed.
+void check_descriptors() {
+  for (int i = 0; i < node_descriptors; ++i)
+    if (open("/", O_PATH | O_CLOEXEC) < 0) fail("open the descriptors that node begins with");
 }
 
 }  // namespace
@@ -56,6 +66,7 @@ int main(int argc, char** argv) {
   arguments[count++] = node;
   arguments[count++] = bundle;
   for (int i = 1; i < argc; ++i) arguments[count++] = argv[i];
+  check_descriptors();
   execv(node, arguments);
   fail(node);
 }

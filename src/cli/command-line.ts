@@ -48,7 +48,8 @@ async function runVerb(verb: Verb, words: readonly string[], globals: Flags, log
   }
 }
 
-async function tellFailure(verb: Verb, error: unknown, globals: Flags, logger: Logger): Promise<number> {
+async function tellFailure(verb: Verb, thrown: unknown, globals: Flags, logger: Logger): Promise<number> {
+  const error = firstFailure(thrown, logger);
   if (error instanceof UsageError) {
     await showUsage(error, verb);
     logger.fatal(error.message);
@@ -57,6 +58,13 @@ async function tellFailure(verb: Verb, error: unknown, globals: Flags, logger: L
   if (globals.boolean("debug") && error instanceof Error) logger.debug(error.stack ?? "");
   logger.fatal(`${prefixOf(verb, error)}${errorChain(error)}`);
   return verb.failureCode ?? 1;
+}
+
+/** Of a failure whose undoing has failed, too: the latter is a warning. */
+function firstFailure(error: unknown, logger: Logger): unknown {
+  if (!(error instanceof SuppressedError)) return error;
+  logger.warning(`not all could be undone: ${errorChain(error.error)}`);
+  return firstFailure(error.suppressed, logger);
 }
 
 /** runc's words; where a pod has failed, also the phase it failed in. */

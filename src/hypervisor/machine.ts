@@ -34,7 +34,7 @@ export interface MachineEnd {
 }
 
 export interface Machine {
-  readonly pid: number;
+  readonly pid: number | undefined;
   readonly ended: Promise<MachineEnd>;
   /**
    * Gives one of its placeholders a device while it runs, and returns the slot's name on the guest's platform bus: there the guest's

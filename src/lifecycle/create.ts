@@ -284,7 +284,7 @@ async function placeAll({ state: { pod }, undo }: Work, { placements, podPlaceme
 /** In the pod's network namespace: hooks find it by the proxy's pid. */
 async function startContainerProxy(work: Work, stdio: StdioPlan): Promise<ProxyProcess> {
   const network = work.bundle.linux.namespaces?.find(({ type }) => type === "network")?.path;
-  const proxy = startProxy(work.files.proxy, work.state.cgroupFolders, stdio.slave, network === undefined || network === "" ? "new" : network);
+  const proxy = await startProxy(work.files.proxy, work.state.cgroupFolders, stdio.slave, network === undefined || network === "" ? "new" : network);
   work.undo.defer(() => proxy.kill());
   update(work, { proxy: proxy.ref });
   await proxy.ready;

@@ -29,7 +29,7 @@ export interface ProxyProcess {
 const SOCKET_FD = 3;
 
 /** `network`: "new" or a path, the namespace that its container's network is to be in; the caller's own without it. */
-export function startProxy(program: string, cgroups: readonly string[], slave: number | undefined, network?: string): ProxyProcess {
+export async function startProxy(program: string, cgroups: readonly string[], slave: number | undefined, network?: string): Promise<ProxyProcess> {
   const [ours, theirs] = native().socketpair("seqpacket");
   let child: ChildProcess;
   try {
@@ -49,6 +49,7 @@ export function startProxy(program: string, cgroups: readonly string[], slave: n
   const ref = child.pid === undefined ? undefined : processRef(child.pid);
   if (ref === undefined) {
     native().closeFd(ours);
+    await ended; // tells why
     throw new TskataError("unavailable", `start ${program}`);
   }
   const kill = (): void => void signalProcess(ref, "SIGKILL");

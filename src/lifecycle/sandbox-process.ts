@@ -78,10 +78,12 @@ export async function startSandbox(files: Installation, podFolder: string, cgrou
     jail.once("error", (error) => done(`could not be started: ${error.message}`));
     jail.once("exit", (code, signal) => done(signal === null ? `exited with ${code}` : `was killed by ${signal}`));
   });
+  const died = async (): Promise<FailureError> => new FailureError("sandbox-died", `the jail of the sandbox process ${await exited}${lastWords(podFolder)}`);
+  if (jail.pid === undefined) throw await died(); // and it need not have its pipes
   const pipe = new ReadyPipe(jail.stdio[3] as Readable);
   const pid = await pipe.pid;
   const ref = pid === undefined ? undefined : processRef(pid);
-  if (ref === undefined) throw new FailureError("sandbox-died", `the jail of the sandbox process ${await exited}${lastWords(podFolder)}`);
+  if (ref === undefined) throw await died();
   return new Started(ref, pipe, podFolder);
 }
 

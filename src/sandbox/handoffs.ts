@@ -30,7 +30,8 @@ export class Handoffs {
   async take(handoff: Handoff | undefined): Promise<Descriptors> {
     if (handoff === undefined) return { stdin: undefined, stdout: undefined, stderr: undefined, proxy: undefined };
     const fds = await this.#claims.claim(handoff.token);
-    if (fds === undefined) throw new TskataError("invalid", "the descriptors of the request did not arrive");
+    if (fds === undefined)
+      throw new TskataError("invalid", "the descriptors of the request did not arrive: too many open files in the sandbox process, or the command has died");
     const names = (["stdin", "stdout", "stderr", "proxy"] as const).filter((name) => handoff[name]);
     if (names.length !== fds.length) {
       closeAll(fds);

@@ -58,20 +58,28 @@ export class HostProcess {
 
   /** The guest process is there (it may still wait for its start): output flows, the proxy is heard. */
   begin(requests: ProxyRequests): void {
-    const { stdout, stderr, proxy } = this.#fds;
-    this.#outputs = { stdout: relay(this.#streams.stdout, stdout), stderr: relay(this.#streams.stderr, stderr) };
-    this.#fds = { ...this.#fds, stdout: undefined, stderr: undefined, proxy: undefined };
-    delete this.#streams.stdout;
-    delete this.#streams.stderr;
+    for (const name of ["stdout", "stderr"] as const) {
+      const [fd, stream] = this.#give(name);
+      this.#outputs = { ...this.#outputs, [name]: relay(stream, fd) };
+    }
+    const [proxy] = this.#give("proxy");
     if (proxy !== undefined) this.#proxy = native().packetSocket(proxy, (message) => this.#onProxy(message, requests));
   }
 
   /** The guest process runs: input flows. Not before, so that a container that is never started has not taken its caller's input. */
   beginInput(): void {
-    this.#stdin = relay(this.#fds.stdin, this.#streams.stdin);
-    if (this.#stdin === undefined) return;
-    this.#fds = { ...this.#fds, stdin: undefined };
-    delete this.#streams.stdin;
+    const [fd, stream] = this.#give("stdin");
+    this.#stdin = relay(fd, stream);
+  }
+
+  /** A descriptor and its stream, not ours from now on: whoever takes them has closed them also when it could not begin. */
+  #give(name: "stdin" | "stdout" | "stderr" | "proxy"): [fd: number | undefined, stream: number | undefined] {
+    const fd = this.#fds[name];
+    this.#fds = { ...this.#fds, [name]: undefined };
+    if (name === "proxy") return [fd, undefined];
+    const stream = this.#streams[name];
+    delete this.#streams[name];
+    return [fd, stream];
   }
 
   closeInput(): void {

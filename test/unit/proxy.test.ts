@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
+import { errorChain } from "../../src/base/errors.ts";
 import { type ProxyProcess, startProxy } from "../../src/lifecycle/proxy.ts";
 import { native, type PacketSocket } from "../../src/native.ts";
 import { failure, repository, runProgram, temporaryFolder } from "./helpers.ts";
@@ -20,7 +21,7 @@ interface Running {
 }
 
 async function start(t: ExecutionContext, network?: string): Promise<Running> {
-  const proxy = startProxy(program, [], undefined, network);
+  const proxy = await startProxy(program, [], undefined, network);
   await proxy.ready;
   const queue: Buffer[] = [];
   let wake = (): void => {};
@@ -61,7 +62,7 @@ test("its network namespace is a new one, one that is named, or its caller's; on
   t.not(of(proxy.ref.pid), of("self"));
   t.is(of((await start(t, `/proc/${proxy.ref.pid}/ns/net`)).proxy.ref.pid), of(proxy.ref.pid));
   t.is(of((await start(t)).proxy.ref.pid), of("self"));
-  const bad = startProxy(program, [], undefined, "/no/such");
+  const bad = await startProxy(program, [], undefined, "/no/such");
   await t.throwsAsync(bad.ready, failure("unavailable", 'enter the network namespace "/no/such": No such file or directory'));
   bad.closeSocket();
 });
@@ -105,13 +106,18 @@ test("it ends as the guest's process did, by code or signal, and by SIGKILL when
   t.is((await proxy.ended).signal, "SIGKILL");
 });
 
+test("one that can't be started says why", async (t) => {
+  const error = await t.throwsAsync(startProxy("/no/such/proxy", [], undefined), failure("unavailable", "start /no/such/proxy"));
+  t.regex(errorChain(error), /: spawn \/no\/such\/proxy ENOENT$/);
+});
+
 test("it is in each of its cgroups when that has been waited for; who waits is told that it could not join", async (t) => {
   const folders = [temporaryFolder(t), temporaryFolder(t)];
-  const proxy = startProxy(program, folders, undefined);
+  const proxy = await startProxy(program, folders, undefined);
   await proxy.ready;
   for (const folder of folders) t.is(readFileSync(join(folder, "cgroup.procs"), "utf8"), String(proxy.ref.pid));
   proxy.closeSocket();
-  const lost = startProxy(program, ["/no/such"], undefined);
+  const lost = await startProxy(program, ["/no/such"], undefined);
   await after(50); // nobody has asked yet
   await t.throwsAsync(lost.ready, failure("unavailable", `move process ${lost.ref.pid} to the cgroup /no/such`));
   lost.closeSocket();
@@ -122,7 +128,7 @@ test("one that has ended before it could join its cgroups is no failure", async 
   const slow = temporaryFolder(t);
   const fifo = join(slow, "cgroup.procs");
   await runProgram("mkfifo", [fifo]); // holds its writer up until there is a reader
-  const proxy = startProxy(program, [slow, "/no/such"], undefined);
+  const proxy = await startProxy(program, [slow, "/no/such"], undefined);
   proxy.closeSocket();
   await proxy.ended;
   t.is(await readFile(fifo, "utf8"), String(proxy.ref.pid));

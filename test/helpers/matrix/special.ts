@@ -38,7 +38,7 @@ function fullRoot(limit: string, how: Remedy): Cell {
       using _disk = tmpfs(scratch.root, limit);
       const created = await create(scratch, problems, id, await scratch.sharedBundle());
       if (created.code === 0) await live(scratch, problems, id);
-      else if (!/ENOSPC|no space|not ready|machine/i.test(created.stderr)) problems.push(`not told why: ${describe(created)}`);
+      else if (!/ENOSPC|no space/i.test(created.stderr)) problems.push(`not told why: ${describe(created)}`);
       await remedy(scratch, problems, how, id);
       problems.push(...emptied(scratch.root));
       return problems;
@@ -129,6 +129,8 @@ async function live(scratch: Scratch, problems: string[], id: string): Promise<v
 // -- no memory --------------------------------------------------------------------------------------------------------------------------
 
 const MEMORY_MIB = [16, 48, 64, 112, 160, 240, 400, 700];
+/** Up to this the limit must have been met: with more it depends on the driver, and on what the page cache holds. */
+const SURELY_LITTLE_MIB = 160;
 
 function noMemory(): Cell[] {
   const mount = memoryHierarchy();
@@ -138,13 +140,17 @@ function noMemory(): Cell[] {
 interface MemoryCgroups {
   readonly mountPoint: string;
   readonly limit: string;
+  /** How often the limit was met, of this cgroup and those below it. */
+  met(folder: string): number;
 }
 
 /** Undefined where no cgroup can limit memory. */
 export function memoryHierarchy(): MemoryCgroups | undefined {
   for (const { mountPoint, version, controllers } of hierarchies()) {
     const has = version === 1 ? controllers.includes("memory") : readFileSync(join(mountPoint, "cgroup.controllers"), "utf8").includes("memory");
-    if (has) return { mountPoint, limit: version === 1 ? "memory.limit_in_bytes" : "memory.max" };
+    if (!has) continue;
+    const [limit, file, line] = version === 1 ? ["memory.limit_in_bytes", "memory.failcnt", /^(\d+)/] : ["memory.max", "memory.events", /^max (\d+)$/m];
+    return { mountPoint, limit, met: (folder) => Number(line.exec(readFileSync(join(folder, file), "utf8"))?.[1]) };
   }
   return undefined;
 }
@@ -165,6 +171,8 @@ function littleMemory(cgroups: MemoryCgroups | undefined, mib: number, how: Reme
       const created = await create(scratch, problems, id, bundle, {}, through);
       if (created.code === 0) await live(scratch, problems, id);
       await remedy(scratch, problems, how, id);
+      const met = cgroups.met(join(cgroups.mountPoint, name));
+      if (mib <= SURELY_LITTLE_MIB && !(met > 0)) problems.push(`the limit was met ${met} times: ${describe(created)}`);
       return problems;
     },
   };
@@ -179,6 +187,8 @@ function limited({ mountPoint, limit }: MemoryCgroups, name: string, mib: number
 
 // -- no descriptors ---------------------------------------------------------------------------------------------------------------------
 
+/** So few that nothing can come of it: the command itself has too few, later the machine. */
+const FAR_TOO_FEW = 48;
 const DESCRIPTORS = [12, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76, 80, 88, 96];
 
 function noDescriptors(): Cell[] {
@@ -190,6 +200,8 @@ function noDescriptors(): Cell[] {
         const through = ["prlimit", `--nofile=${count}:${count}`];
         const created = await create(scratch, problems, id, await scratch.sharedBundle(), {}, through);
         if (created.code === 0) await live(scratch, problems, id);
+        if (created.code === 0 && count <= FAR_TOO_FEW) problems.push("there were enough descriptors");
+        if (created.code !== 0 && !/EMFILE|too many open files|no more may be open/i.test(created.stderr)) problems.push(`not told why: ${describe(created)}`);
         await remedy(scratch, problems, how, id);
         return problems;
       },
