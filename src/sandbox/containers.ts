@@ -102,6 +102,10 @@ export class Containers {
       return { guestPid: pid };
     } catch (error) {
       host.abandon();
+      // It runs, but nobody is to hear of it.
+      if (this.#records.get(id)?.processes.has(execId) === true) {
+        this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, this.#callMs));
+      }
       throw error;
     }
   }
@@ -114,6 +118,7 @@ export class Containers {
   }
 
   #begin(id: string, execId: string, host: HostProcess): void {
+    void this.#waitFor(id, execId, host);
     host.begin({
       signal: (signal) => this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal }, this.#callMs)),
       resize: (rows, columns) => this.#quietly(this.#agent.call(ProcessesService.resize, { containerId: id, execId, rows, columns }, this.#callMs)),
@@ -123,7 +128,6 @@ export class Containers {
         this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, this.#callMs));
       },
     });
-    void this.#waitFor(id, execId, host);
   }
 
   /** A signal for a process that has just ended is no news. */

@@ -1,5 +1,6 @@
 /** Every failure of src/base/failures.ts, provoked: told with its phase, its likely cause and what to do, and nothing stays behind. */
 import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
@@ -292,6 +293,39 @@ test.serial("the hypervisor dies when the container is made: told at once, and a
     t.true(Date.now() - begun < 60_000, "nothing waited for the dead guest: sandbox.call_timeout_s is 120");
     t.deepEqual(scratch.leftovers(), []);
   }
+});
+
+test.serial("a running pod has too few descriptors for another process: that is told, and what ran of it is killed", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  await scratch.running("few");
+  const { sandboxPid } = scratch.pod("few");
+  const allow = (descriptors: string): void => void t.is(spawnSync("prlimit", ["--pid", `${sandboxPid}`, `--nofile=${descriptors}:`]).status, 0);
+  const [, before = ""] = /^Max open files +(\d+) /m.exec(readFileSync(`/proc/${sandboxPid}/limits`, "utf8")) ?? [];
+  // Its input is the last that an exec needs a descriptor for.
+  const loop = 'read word; test -n "$word" && echo begun; while [ ! -e /go ]; do sleep 0.2; done';
+  const reasons: string[] = [];
+  let running: Promise<Outcome> | undefined;
+  // From where its descriptors arrive to where all of them have what they need.
+  for (let free = 9; running === undefined; free++) {
+    allow(`${readdirSync(`/proc/${sandboxPid}/fd`).length + free}`);
+    const child = scratch.spawn(["exec", "few", "/bin/sh", "-c", loop]);
+    const ended = outcomeOf(child, { input: "word\n" });
+    const first = await Promise.race([once(child.stdout ?? child, "data"), ended]);
+    if (Array.isArray(first)) running = ended;
+    else reasons.push(`${free}: ${first.code} ${first.stderr}`);
+  }
+  allow(before);
+  t.log(reasons.map((reason) => reason.replace(/time=\S+ /, "").trimEnd()).join("\n"));
+  t.true(reasons.length > 0 && reasons.every((reason) => /^\d+: 255 .*(EMFILE|too many open files)/.test(reason)), reasons.join("\n"));
+  t.true(
+    reasons.some((reason) => reason.includes("eventfd")),
+    "no process that ran already",
+  );
+  t.is(await scratch.sh("few", "ps -o args | grep -c '^/bin/sh -c read word'"), "1");
+  await scratch.sh("few", "touch /go");
+  t.is((await running).code, 0);
+  await scratch.ok(["delete", "--force", "few"]);
+  t.deepEqual(scratch.leftovers(), []);
 });
 
 /** Free pages: closer together where the start still fails soon. */
