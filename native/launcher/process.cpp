@@ -148,7 +148,10 @@ std::string words_of(int error) {
   return words;
 }
 
-// As Go's exec.LookPath, whose words runc's callers match to tell 126 from 127.
+// Who says so of a name does not know whether there is such a file.
+bool no_answer(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM || error == EIO; }
+
+// As Go's exec.LookPath, whose words runc's callers match to tell 126 from 127; but what could not be looked at is not told as not there.
 std::string look_up(const Plan& plan) {
   const std::string& name = plan.args.at(0);
   int error = 0;
@@ -161,13 +164,16 @@ std::string look_up(const Plan& plan) {
   for (const std::string& entry : plan.env) {
     if (entry.starts_with("PATH=")) path = entry.substr(5);
   }
+  std::string unanswered;
   for (size_t at = 0; at <= path.size();) {
     const size_t colon = std::min(path.find(':', at), path.size());
     const std::string folder = path.substr(at, colon - at);
     const std::string candidate = (folder.empty() ? "." : folder) + "/" + name;
     if (!path.empty() && executable(candidate, error)) return candidate;
+    if (unanswered.empty() && no_answer(error)) unanswered = "stat " + candidate + ": " + words_of(error);
     at = colon + 1;
   }
+  if (!unanswered.empty()) throw StepError("exec: \"" + name + "\": " + unanswered, 0);
   throw StepError("exec: \"" + name + "\": executable file not found in $PATH", 0);
 }
 
