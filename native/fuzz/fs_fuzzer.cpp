@@ -1,7 +1,8 @@
 // Fuzzes FUSE requests: the input is a script of requests on a small shared tree; beside the tree stands a folder that must stay as it is.
 //
 // Requests have real opcodes and bodies of about the right form most of the time, and ids the server has given out before, so that
-// sequences reach deep; one in some is raw bytes. Runs as root where it can, as the server does.
+// sequences reach deep; one in some is raw bytes. Meanwhile the host changes the volume, and the guest's agent, or whoever says that it is process 1,
+// replays what it is told of. Runs as root where it can, as the server does.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -9,22 +10,36 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <mutex>
 #include <sstream>
 
 #include "devices/fs/protocol.h"
 #include "devices/fs/server.h"
+#include "fuzz/fs_fuzzer_host.h"
 #include "fuzz/temporary.h"
 
 namespace {
 
 using namespace tskata;
+using devices::fs::Change;
+using devices::fs::ChangeKind;
 using devices::fs::Server;
+using testing::Host;
 
+constexpr uint64_t root = FUSE_ROOT_ID;
+constexpr uint32_t agent = 1;
+constexpr uint32_t other_process = 7;
+// Numbers of ghosts (devices/fs/replays.h): the first file and the second, a folder.
+constexpr uint64_t ghost_file = uint64_t{1} << 63 | 1;
+constexpr uint64_t ghost_folder = uint64_t{3} << 62 | 2;
+constexpr auto patience = std::chrono::milliseconds(10);  // for what may be nobody's business
 constexpr int max_steps = 100;
 constexpr rlim_t max_file = 4u << 20;  // a tree in memory must not take it all
 constexpr auto statx = static_cast<fuse_opcode>(devices::fs::opcode_statx);
@@ -49,9 +64,10 @@ class Tree {
   Tree() {
     namespace files = std::filesystem;
     files::create_directories(folder_ / "shared/c1/rootfs/dir");
-    files::create_directories(folder_ / "shared/c1/mounts/v");
+    files::create_directories(folder_ / "shared/c1/mounts/v/dir");
     files::create_directories(folder_ / "outside/dir");
     write("shared/c1/rootfs/file", "inside");
+    write("shared/c1/mounts/v/file", "inside");
     write("outside/secret", "secret");
     files::create_symlink("../../../outside", folder_ / "shared/c1/rootfs/up");
     files::create_symlink(folder_ / "outside/secret", folder_ / "shared/c1/rootfs/far");
@@ -101,48 +117,158 @@ class Body {
   std::vector<char> bytes_;
 };
 
+// What the server has told the agent of, from a thread of its own and at any time.
+class Heard {
+ public:
+  void add(std::vector<Change> changes) {
+    const std::lock_guard lock(mutex_);
+    changes_ = std::move(changes);
+    news_ = true;
+    changed_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [this] { return news_; });
+    news_ = false;
+  }
+  std::vector<Change> changes() const {
+    const std::lock_guard lock(mutex_);
+    return changes_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Change> changes_;
+  bool news_ = false;
+};
+
 class Guest {
  public:
-  Guest(const std::string& root, bool writeback) : server_({.root = root, .writeback = writeback}) {}
+  Guest(Host& host, const std::string& tree, bool writeback) : host_(host), writeback_(writeback), server_({.root = tree, .writeback = writeback}) {}
 
+  // Afterwards the volume is watched, and a folder in it.
   void init() {
     Body body;
     body.put(header(FUSE_INIT, 0));
     body.put(std::array<uint32_t, 16>{7, 36, 131072, 0xffffffff, 0xffffffff});
     require(exchange(body, 4096, 0), "INIT is refused");
+    uint64_t at = root;
+    for (const char* name : {"c1", "mounts", "v", "dir"}) {
+      require(ask(FUSE_LOOKUP, at, other_process, [name](Body& to) { to.text(name); }), "LOOKUP is refused");
+      at = nodes_.back();
+    }
   }
 
   void step(FuzzedDataProvider& input) {
+    switch (input.ConsumeIntegralInRange(0, 11)) {
+      case 0: return writeback_ ? request(input) : host_acts(input);
+      case 1: return replay(input);
+      default: return request(input);
+    }
+  }
+
+ private:
+  static fuse_in_header header(uint32_t opcode, uint64_t at, uint32_t process = other_process) {
+    fuse_in_header out{};
+    out.opcode = opcode;
+    out.unique = 42;
+    out.nodeid = at;
+    out.pid = process;
+    return out;
+  }
+
+  void request(FuzzedDataProvider& input) {
     const uint32_t opcode = opcodes[input.ConsumeIntegralInRange<size_t>(0, opcodes.size() - 1)];
     Body body;
-    body.put(header(opcode, node(input)));
+    body.put(header(opcode, node(input), input.ConsumeBool() ? agent : other_process));
     if (input.ConsumeIntegralInRange(0, 9) == 0) body.raw(input.ConsumeRandomLengthString(300));
     else fill(body, opcode, input);
     if (input.ConsumeIntegralInRange(0, 15) == 0) body.bytes().resize(input.ConsumeIntegralInRange<size_t>(0, body.bytes().size()));
     exchange(body, input.PickValueInArray<size_t>({4096, 4096, 4096, 65536, 0, 8, 16, 20, 200}), input.ConsumeIntegral<uint16_t>());
   }
 
- private:
-  static fuse_in_header header(uint32_t opcode, uint64_t at) {
-    fuse_in_header out{};
-    out.opcode = opcode;
-    out.unique = 42;
-    out.nodeid = at;
-    return out;
+  // A well-formed one; true when it succeeded.
+  template <typename Fill>
+  bool ask(uint32_t opcode, uint64_t at, uint32_t process, const Fill& filled) {
+    Body body;
+    body.put(header(opcode, at, process));
+    filled(body);
+    return exchange(body, 4096, 0);
+  }
+
+  // Some deeds, of which the agent is told some.
+  void host_acts(FuzzedDataProvider& input) {
+    bool done = false;
+    for (auto deeds = input.ConsumeIntegralInRange(1, 4); deeds > 0; --deeds) {
+      const auto deed = input.ConsumeIntegralInRange<uint8_t>(0, static_cast<uint8_t>(Host::Deed::last));
+      const bool deep = input.ConsumeBool();
+      const auto name = input.ConsumeIntegral<uint8_t>();
+      done |= host_.act(static_cast<Host::Deed>(deed), deep, name, input.ConsumeIntegral<uint8_t>());
+    }
+    server_.next_changes(input.ConsumeIntegralInRange<size_t>(1, 8), [heard = heard_](std::vector<Change> some) { heard->add(std::move(some)); });
+    if (done) heard_->wait();
+  }
+
+  // What the agent does for a change, with a look at the folder and the name before it or not; see devices/fs/guest_replay.cpp.
+  void replay(FuzzedDataProvider& input) {
+    const std::vector<Change> changes = heard_->changes();
+    if (changes.empty()) return request(input);
+    const Change& change = changes[input.ConsumeIntegralInRange<size_t>(0, changes.size() - 1)];
+    const uint64_t folder = change.folder == Change::outside ? root : change.folder;
+    const std::string name = change.folder == Change::outside ? devices::fs::moved_name : change.name;
+    const bool outward = change.new_folder == Change::outside;
+    if (input.ConsumeIntegralInRange(0, 3) == 0) ask(FUSE_LOOKUP, root, agent, [&](Body& body) { body.text(node_name(folder)); });
+    uint64_t found = change.name.empty() ? folder : node(input);
+    if (input.ConsumeBool() && ask(FUSE_LOOKUP, folder, agent, [&](Body& body) { body.text(name); })) found = nodes_.back();
+    switch (change.kind) {
+      case ChangeKind::create:
+        ask(change.directory ? FUSE_MKDIR : FUSE_MKNOD, folder, agent, [&](Body& body) {
+          if (change.directory) body.put(fuse_mkdir_in{0700, 0});
+          else body.put(fuse_mknod_in{S_IFREG | 0600, 0, 0, 0});
+          body.text(name);
+        });
+        return;
+      case ChangeKind::remove: ask(change.directory ? FUSE_RMDIR : FUSE_UNLINK, folder, agent, [&](Body& body) { body.text(name); }); return;
+      case ChangeKind::rename:
+        ask(FUSE_RENAME, folder, agent, [&](Body& body) {
+          body.put(fuse_rename_in{outward ? root : change.new_folder});
+          body.text(name);
+          body.text(outward ? devices::fs::moved_name : change.new_name);
+        });
+        return;
+      case ChangeKind::modify:
+      case ChangeKind::attributes:
+        ask(FUSE_SETATTR, found, agent, [&](Body& body) {
+          fuse_setattr_in in{};
+          in.valid = FATTR_MTIME | (change.kind == ChangeKind::attributes ? FATTR_ATIME | FATTR_ATIME_NOW : 0);
+          in.mtime = devices::fs::replayed_time;
+          body.put(in);
+        });
+        return;
+      case ChangeKind::close_write: ask(FUSE_OPEN, found, agent, [&](Body& body) { body.put(fuse_open_in{O_WRONLY, 0}); }); return;
+    }
   }
 
   uint64_t node(FuzzedDataProvider& input) {
-    if (input.ConsumeIntegralInRange(0, 31) == 0) return input.ConsumeIntegral<uint64_t>();
+    switch (input.ConsumeIntegralInRange(0, 31)) {
+      case 0: return input.ConsumeIntegral<uint64_t>();
+      case 1: return input.ConsumeBool() ? ghost_file : ghost_folder;
+      default: break;
+    }
     return nodes_[input.ConsumeIntegralInRange<size_t>(0, nodes_.size() - 1)];
   }
 
   uint64_t handle(FuzzedDataProvider& input) {
+    if (input.ConsumeIntegralInRange(0, 31) == 0) return devices::fs::replayed_handle;
     if (handles_.empty()) return input.ConsumeIntegral<uint8_t>();
     return handles_[input.ConsumeIntegralInRange<size_t>(0, handles_.size() - 1)];
   }
 
-  static std::string name(FuzzedDataProvider& input) {
-    static const std::array<std::string, 20> known{"c1",
+  static std::string node_name(uint64_t node) { return std::string(devices::fs::node_name) + std::to_string(node); }
+
+  std::string name(FuzzedDataProvider& input) {
+    static const std::array<std::string, 23> known{"c1",
                                                    "rootfs",
                                                    "mounts",
                                                    "v",
@@ -161,9 +287,13 @@ class Guest {
                                                    "/etc/passwd",
                                                    "user.a",
                                                    "security.capability",
-                                                   "x"};
-    const auto index = input.ConsumeIntegralInRange<size_t>(0, known.size());
-    return index < known.size() ? known[index] : input.ConsumeRandomLengthString(300);
+                                                   "x",
+                                                   "made",
+                                                   "moved",
+                                                   devices::fs::moved_name};
+    const auto index = input.ConsumeIntegralInRange<size_t>(0, known.size() + 1);
+    if (index < known.size()) return known[index];
+    return index == known.size() ? node_name(node(input)) : input.ConsumeRandomLengthString(300);
   }
 
   static uint64_t offset(FuzzedDataProvider& input) { return input.PickValueInArray<uint64_t>({0, 0, 1, 4096, 1u << 20, INT64_MAX, UINT64_MAX}); }
@@ -199,6 +329,7 @@ class Guest {
         in.fh = handle(input);
         in.size = offset(input);
         in.atime = offset(input);
+        in.mtime = input.ConsumeBool() ? devices::fs::replayed_time : offset(input);
         in.mtimensec = length(input);
         in.mode = mode(input);
         in.uid = length(input);
@@ -320,14 +451,20 @@ class Guest {
     }
   }
 
+  Host& host_;
+  const bool writeback_;
+  const std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
   Server server_;
-  std::vector<uint64_t> nodes_{1, 2, 3, 4};
+  std::vector<uint64_t> nodes_{root};
   std::vector<uint64_t> handles_;
 };
 
 }  // namespace
 
+static std::unique_ptr<Host> host;
+
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  host = std::make_unique<Host>();
   Server::prepare_thread();
   const rlimit limit{max_file, max_file};
   ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -338,7 +475,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::signal(SIGXFSZ, SIG_IGN);  // EFBIG instead, as in Node; here because libFuzzer sets its own handler after the initialisation
   FuzzedDataProvider input(data, size);
   const Tree tree;
-  Guest guest(tree.root(), size % 2 == 1);  // by what changes nothing of the script: the corpus keeps its meaning
+  host->enter(tree.root());
+  Guest guest(*host, tree.root(), size % 2 == 1);  // by what changes nothing of the script: the corpus keeps its meaning
   guest.init();
   for (int i = 0; i < max_steps && input.remaining_bytes() > 0; ++i) guest.step(input);
   tree.check();
