@@ -593,7 +593,7 @@ void no_room_for_what_is_made() {
 
 // As many nodes as a guest may know, with few descriptors.
 void more_nodes_than_descriptors() {
-  if (::getuid() != 0) return;  // handles are for CAP_DAC_READ_SEARCH
+  need_root();  // handles are for CAP_DAC_READ_SEARCH
   constexpr size_t budget = 100;
   const char* const all = std::getenv("TSKATA_TEST_FULL");
   const size_t count = all != nullptr && std::string(all) == "1" ? 990'000 : 10'000;
@@ -638,7 +638,7 @@ void more_nodes_than_descriptors() {
 
 // A process that may have few descriptors has no more of them beyond the budget: others are closed even when all have been used a moment ago.
 void descriptors_all_in_use() {
-  if (::getuid() != 0) return;  // handles are for CAP_DAC_READ_SEARCH
+  need_root();  // handles are for CAP_DAC_READ_SEARCH
   constexpr size_t count = 1500;
   allow_descriptors(1024);
   Guest guest(true, start_keeper());
@@ -651,6 +651,19 @@ void descriptors_all_in_use() {
     expect(guest.call(FUSE_GETATTR, node, bytes_of(fuse_getattr_in{})).error == 0, "which uses its descriptor");
   }
   expect(guest.list(dir, 65536).at("entry0").entry.nodeid != 0, "READDIRPLUS gives nodes as well");
+}
+
+// A volume whose folder is used by each request for it, so that none of its mount's folders is closed before a file is.
+void descriptors_of_a_flat_volume() {
+  need_own_mounts();
+  constexpr size_t count = 1500;
+  allow_descriptors(1024);
+  Guest guest(true, start_keeper());
+  const std::string volume = guest.host("c1/mounts/v");
+  const Mount mount(volume);
+  for (size_t i = 0; i < count; ++i) std::ofstream(volume + "/" + entry_name(i));
+  const uint64_t folder = guest.node("c1/mounts/v");
+  for (size_t i = 0; i < count; ++i) expect(guest.lookup(folder, entry_name(i)).error == 0, "LOOKUP " + std::to_string(i) + " of a name");
 }
 
 // Entries that the guest's kernel reads for the sake of lookups leave room for what is looked up.
@@ -737,12 +750,12 @@ void keeper_alone() {
     }
     return 0;
   };
-  expect(client.keep(1, file.get(), false) == 0, "a mount is told of by a folder");
-  const uint32_t known = client.keep(1, top.get(), true);
-  const uint32_t number = client.keep(1, file.get(), false);
+  expect(client.keep(1, file.get(), -1) == 0, "a mount is told of by a folder");
+  const uint32_t known = client.keep(1, top.get(), top.get());
+  const uint32_t number = client.keep(1, file.get(), -1);
   expect(known != 0 && number != 0 && known != number, "numbers");
   expect(client.same(number, file.get()) && !client.same(number, top.get()), "which file it is");
-  expect(client.keep(1, elsewhere.get(), false) == 0, "a file of another mount");
+  expect(client.keep(1, elsewhere.get(), -1) == 0, "a file of another mount");
   expect(refused(number + 1) == ENOENT, "a number that was never told");
   struct stat opened {
   }, facts{};
@@ -751,7 +764,7 @@ void keeper_alone() {
   expect(opened.st_ino == facts.st_ino && opened.st_dev == facts.st_dev, "the file");
   const os::Descriptor other(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   client.leave(1);
-  (void)client.keep(1, other.get(), true);
+  (void)client.keep(1, other.get(), other.get());
   struct stat again {};
   os::checked(::fstat(client.open(number).get(), &again), "fstat");
   expect(again.st_ino == facts.st_ino && again.st_dev == facts.st_dev, "a handle stays with the mount it was made by");
@@ -1037,6 +1050,7 @@ std::vector<Case> fs_cases() {
       {"fs: no room for what is made", no_room_for_what_is_made},
       {"fs: more nodes than descriptors", more_nodes_than_descriptors},
       {"fs: descriptors that are all in use", descriptors_all_in_use},
+      {"fs: descriptors of a flat volume", descriptors_of_a_flat_volume},
       {"fs: descriptors of names not asked for", descriptors_of_names_not_asked_for},
       {"fs: inode numbers used again", numbers_used_again},
       {"fs: the keeper of handles", keeper_alone},

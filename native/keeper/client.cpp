@@ -22,10 +22,10 @@ bool Client::may_keep(uint64_t mount) const {
   return present() && (found == mounts_.end() || !found->second.refused);
 }
 
-uint32_t Client::keep(uint64_t mount, int path, bool folder) {
+uint32_t Client::keep(uint64_t mount, int path, int folder) {
   if (!may_keep(mount)) return 0;
   Mount& state = mounts_[mount];
-  if (state.kept == 0 && !(folder && anchor(mount, path))) return 0;
+  if (state.kept == 0 && (folder < 0 || !anchor(mount, folder))) return 0;
   try {
     const os::Packet answer = ask({Call::keep, 0, mount}, path);
     Answer out{};
@@ -73,11 +73,11 @@ void Client::clear() {
 }
 
 // A folder that is open, not only named: older kernels take no O_PATH descriptor for a mount.
-bool Client::anchor(uint64_t mount, int path) {
-  const os::Descriptor folder(::open(os::proc_path(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder) return false;
+bool Client::anchor(uint64_t mount, int folder) {
+  const os::Descriptor opened(::open(os::proc_path(folder).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!opened) return false;
   try {
-    ask({Call::anchor, 0, mount}, folder.get());
+    ask({Call::anchor, 0, mount}, opened.get());
     return true;
   } catch (const std::system_error& error) {
     mounts_[mount].refused = is_for_good(error.code().value());

@@ -16,8 +16,9 @@ class Client {
   bool present() const { return static_cast<bool>(socket_); }
   // Whether a file of this mount may be kept, as far as is known.
   bool may_keep(uint64_t mount) const;
-  // A number for the file's handle; 0 where it cannot be kept (for now: the first of a mount to be kept is a folder).
-  uint32_t keep(uint64_t mount, int path, bool folder);
+  // A number for the file's handle; 0 where it cannot be kept. `folder`: an open one of the mount, by which its handles are opened; -1: none at hand,
+  // then the first of a mount cannot be kept for now.
+  uint32_t keep(uint64_t mount, int path, int folder);
   // Throws ESTALE when the file is no more.
   os::Descriptor open(uint32_t number);
   bool same(uint32_t number, int path);
@@ -35,7 +36,7 @@ class Client {
 
   os::Packet ask(const Request& request, int fd);
   void tell(const Request& request);
-  bool anchor(uint64_t mount, int path);
+  bool anchor(uint64_t mount, int folder);
 
   os::Descriptor socket_;
   std::unordered_map<uint64_t, Mount> mounts_;

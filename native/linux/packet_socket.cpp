@@ -70,6 +70,7 @@ FdReceiver::~FdReceiver() {
 void FdReceiver::run() {
   jail::enter_thread(jail::Role::descriptors);
   constexpr size_t max_peers = 64;
+  constexpr int out_of_descriptors_ms = 10;
   std::vector<Descriptor> peers;
   for (;;) {
     std::vector<pollfd> wait{{stop_.get(), POLLIN, 0}, {peers.size() < max_peers ? listener_.get() : -1, POLLIN, 0}};
@@ -90,6 +91,7 @@ void FdReceiver::run() {
     if (wait[1].revents != 0) {
       Descriptor peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (peer) peers.push_back(std::move(peer));
+      else ::poll(wait.data(), 1, out_of_descriptors_ms);  // it still waits, and poll would say so without end
     }
   }
 }

@@ -169,6 +169,7 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   inode->stamp = stamp_of(attributes, 0);
   by_key_.emplace(key, inode);
   by_id_[inode->id] = inode;
+  if (above.mount == mount && folders_[mount].expired()) folders_[mount] = by_id_.at(folder.id);
   opened_one(*inode);
   return inode;
 }
@@ -266,11 +267,23 @@ InodeTable::Closing InodeTable::close(const InodeRef& inode) {
   if (!keeper_.may_keep(way.mount)) return Closing::never;
   // The two tables hold it; an open file or a request under way does, too.
   if (inode->ways.size() > 1 || inode.use_count() > 2 || has_no_name(way.path->get())) return Closing::later;
-  if (way.number == 0) way.number = keeper_.keep(way.mount, way.path->get(), inode->type == S_IFDIR);
+  if (way.number == 0) {
+    const PathRef folder = folder_beside(*inode);
+    way.number = keeper_.keep(way.mount, way.path->get(), folder ? folder->get() : -1);
+  }
   if (way.number == 0) return Closing::later;
   way.path.reset();
   --descriptors_;
   return Closing::done;
+}
+
+// A folder of the node's mount that is open, the node itself where it is one.
+PathRef InodeTable::folder_beside(const Inode& inode) const {
+  const Way& way = inode.ways.front();
+  if (inode.type == S_IFDIR) return way.path;
+  const auto found = folders_.find(way.mount);
+  const InodeRef folder = found == folders_.end() ? nullptr : found->second.lock();
+  return folder ? folder->ways.front().path : nullptr;
 }
 
 InodeRef InodeTable::recall(uint64_t id) {
@@ -294,6 +307,7 @@ InodeRef InodeTable::forget(uint64_t id, uint64_t count) {
     if (way.path) --descriptors_;
     keeper_.drop(way.number, way.mount);
   }
+  if (const auto folder = folders_.find(last->ways.front().mount); folder != folders_.end() && folder->second.lock() == last) folders_.erase(folder);
   const auto [first, end] = by_key_.equal_range(last->key);
   if (const auto named = std::ranges::find(first, end, last, &ByKey::value_type::second); named != end) by_key_.erase(named);
   by_id_.erase(found);
@@ -303,6 +317,7 @@ InodeRef InodeTable::forget(uint64_t id, uint64_t count) {
 void InodeTable::clear() {
   const std::unique_lock lock(mutex_);
   turns_.clear();
+  folders_.clear();
   keeper_.clear();
   by_id_.clear();
   by_key_.clear();

@@ -176,6 +176,7 @@ class InodeTable {
   void opened_one(Inode& inode);
   void make_room();
   Closing close(const InodeRef& inode);
+  PathRef folder_beside(const Inode& inode) const;
   void leave_turn(Inode& inode);
 
   mutable std::shared_mutex mutex_;
@@ -183,6 +184,7 @@ class InodeTable {
   ByKey by_key_;  // several of a key where they are twins (twins.h)
   std::map<uint64_t, uint64_t> device_index_;
   keeper::Client keeper_;
+  std::unordered_map<uint64_t, std::weak_ptr<Inode>> folders_;  // by mount: one in which something was found
   const Twins twins_;
   std::list<Inode*> turns_;  // nodes that may be closed
   size_t descriptors_ = 0;
