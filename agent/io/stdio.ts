@@ -93,7 +93,11 @@ export class StdioPreparation {
 function connectTerminal(master: number, stdin: number | undefined, stdout: number | undefined): ProcessStdio {
   const input = stdin === undefined ? undefined : native().relay(stdin, native().dupFd(master), PATIENT);
   const output = stdout === undefined ? undefined : native().relay(native().dupFd(master), stdout, PATIENT);
-  return new ProcessStdio(input, output, undefined, master);
+  const stdio = new ProcessStdio(input, output, undefined, master);
+  void output?.ended.then((error) => {
+    if (error !== null) stdio.hangUp();
+  });
+  return stdio;
 }
 
 export class ProcessStdio {
@@ -125,6 +129,12 @@ export class ProcessStdio {
     if (this.#terminal === undefined) return false;
     native().setWindowSize(this.#terminal, rows, columns);
     return true;
+  }
+
+  /** Nobody has the caller's end of the terminal any more: this end's last master goes, too, and the kernel tells its processes. */
+  hangUp(): void {
+    this.closeStdin();
+    this.#closeTerminal();
   }
 
   /** Nobody is to be waited for any more. */

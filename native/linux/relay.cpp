@@ -72,6 +72,16 @@ bool is_socket(int fd) {
   return ::fstat(fd, &facts) == 0 && S_ISSOCK(facts.st_mode);
 }
 
+bool is_vsock(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0 && address.ss_family == AF_VSOCK;
+}
+
+// A peer that has gone is no POLLHUP of a vsock's unless this side has shut it down, too (vsock_poll). Of other sockets this would be the caller's
+// half-close.
+short goodbye_of(int destination, bool half_close) { return !half_close && is_vsock(destination) ? POLLRDHUP : 0; }
+
 }  // namespace
 
 std::shared_ptr<Relay> Relay::start(Descriptor source, Descriptor destination, Manner manner, std::function<void(int error)> ended) {
@@ -91,6 +101,7 @@ Relay::Relay(Descriptor source, Descriptor destination, Manner manner, std::func
       manner_(manner),
       source_is_socket_(is_socket(source_.get())),
       destination_is_socket_(is_socket(destination_.get())),
+      goodbye_(goodbye_of(destination_.get(), manner.half_close)),
       source_is_terminal_(::isatty(source_.get()) == 1),
       ended_(std::move(ended)) {}
 
@@ -154,7 +165,7 @@ int Relay::pump() {
 
 // True with `empty` when draining and there is nothing to read now; false when nobody can read the destination any more.
 bool Relay::wait_readable(bool draining, bool& empty) {
-  std::array<pollfd, 3> wait{{{source_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {destination_.get(), 0, 0}}};
+  std::array<pollfd, 3> wait{{{source_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}, {destination_.get(), goodbye_, 0}}};
   const int ready = ::poll(wait.data(), wait.size(), draining ? 0 : -1);
   if (ready < 0) return true;
   if ((wait[1].revents & POLLIN) != 0) {
@@ -162,7 +173,7 @@ bool Relay::wait_readable(bool draining, bool& empty) {
     (void)!::read(wake_.get(), &ignored, sizeof ignored);
   }
   const bool readable = wait[0].revents != 0;
-  if (!readable && (wait[2].revents & (POLLERR | POLLHUP)) != 0) return false;
+  if (!readable && (wait[2].revents & (POLLERR | POLLHUP | POLLRDHUP)) != 0) return false;
   empty = !readable;
   return true;
 }

@@ -60,6 +60,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   Manner manner_;
   bool source_is_socket_ = false;
   bool destination_is_socket_ = false;
+  short goodbye_ = 0;  // what a destination's poll says, besides POLLHUP, when nobody can read it any more
   bool source_is_terminal_ = false;
   std::function<void(int error)> ended_;
   std::atomic<uint64_t> written_ = 0;
