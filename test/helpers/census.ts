@@ -22,7 +22,7 @@ const SLACK: Readonly<Record<string, number>> = {
   "kernel memory": 8 * 1024,
 };
 
-const WATCHER = "watcher";
+export const WATCHER = "watcher";
 const SETTLE_MS = 20_000;
 
 /** The container that looks around in the guest of `pod`. */

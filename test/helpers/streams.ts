@@ -20,7 +20,7 @@ export interface StreamCase {
   /** Largest piece that the guest's side, and the host's, writes or reads at once. */
   readonly guestPiece: number;
   readonly hostPiece: number;
-  /** One in so many pieces waits up to 20 ms; 0: none. */
+  /** About so often it waits up to 20 ms, every twentieth time 0.5 to 1 s. */
   readonly guestPauses: number;
   readonly hostPauses: number;
 }
@@ -30,8 +30,13 @@ export const PATTERN = "/bin/pattern";
 
 /** Runs a line of bash on the host, in which `tskata` is the command with the scratch's --root: no process of ours is in its pipes. */
 export async function shell(scratch: Scratch, script: string, options: RunOptions = {}): Promise<Outcome> {
-  const command = `tskata() { ${JSON.stringify(binary)} --root ${JSON.stringify(scratch.root)} "$@"; }; export -f tskata; ${script}`;
-  return await outcomeOf(spawn("bash", ["-c", command], { env: scratch.environment(), stdio: ["pipe", "pipe", "pipe"] }), options);
+  const child = spawn("bash", ["-c", withCommand(scratch, script)], { env: scratch.environment(), stdio: ["pipe", "pipe", "pipe"] });
+  return await outcomeOf(child, options);
+}
+
+/** A line of bash in which `tskata` is the command with the scratch's --root. */
+export function withCommand(scratch: Scratch, script: string): string {
+  return `tskata() { ${JSON.stringify(binary)} --root ${JSON.stringify(scratch.root)} "$@"; }; export -f tskata; ${script}`;
 }
 
 /** A machine's numbers from a seed (mulberry32), so that a failing turn can be repeated. */
@@ -57,12 +62,12 @@ export function caseOf(turn: number, pipeBytes: number, terminalBytes: number): 
     bytes: stream.startsWith("terminal") ? terminalBytes : pipeBytes,
     guestPiece: piece(),
     hostPiece: piece(),
-    guestPauses: 1000 + random(10_000),
-    hostPauses: 1000 + random(10_000),
+    guestPauses: 40 + random(20),
+    hostPauses: 40 + random(20),
   };
 }
 
-/** Carries one case through `pod`'s containers; the line that the checking side prints ("whole: …"). */
+/** Carries one case through `pod`'s containers; the line that the checking side prints ("whole: …", and how often it has paused). */
 export async function carry(scratch: Scratch, pod: string, pattern: string, id: string, it: StreamCase): Promise<string> {
   const side = it.stream.startsWith("terminal") ? terminal(scratch, pattern, id, it) : pipe(pattern, it);
   const runs = it.verb === "exec" ? execOf(pod, side.guest, side.flags) : await createOf(scratch, pod, id, side.guest, side.flags);
@@ -76,9 +81,14 @@ export async function carry(scratch: Scratch, pod: string, pattern: string, id: 
   return told.trim();
 }
 
+/** The container's process. */
+export interface GuestProgram {
+  readonly args: string[];
+  readonly env: string[];
+}
+
 interface Side {
-  /** The container's process. */
-  readonly guest: { args: string[]; env: string[] };
+  readonly guest: GuestProgram;
   readonly flags: string[];
   /** The shell line around what runs it. */
   readonly script: (runs: (stdio: string) => string) => string;
@@ -117,7 +127,8 @@ function terminal(scratch: Scratch, pattern: string, id: string, it: StreamCase)
   };
 }
 
-function execOf(pod: string, guest: Side["guest"], flags: string[]): (stdio: string) => string {
+/** The line that runs the process in the pod's first container; with the flags of a terminal it does not wait for it. */
+export function execOf(pod: string, guest: GuestProgram, flags: string[]): (stdio: string) => string {
   const all = [...(flags.length > 0 ? ["--tty", "--detach", ...flags] : []), ...guest.env.flatMap((pair) => ["--env", pair]), pod, ...guest.args];
   return (stdio) => `tskata exec ${words(all)} ${stdio}`;
 }
@@ -126,18 +137,23 @@ function outputFile(scratch: Scratch, id: string): string {
   return join(scratch.folder, `${id}.told`);
 }
 
-/** A container of its own in the pod, whose init is the process. */
-async function createOf(scratch: Scratch, pod: string, id: string, guest: Side["guest"], flags: string[]): Promise<(stdio: string) => string> {
+/** A container of its own in the pod, whose init is the process; its bundle is `bundleOf` it. */
+export async function createOf(scratch: Scratch, pod: string, id: string, guest: GuestProgram, flags: string[]): Promise<(stdio: string) => string> {
   const joined = await joinPod(scratch, pod);
   const bundle = await scratch.bundle((spec: Spec) => {
     joined(spec);
     spec.process.args = guest.args;
     spec.process.env.push(...guest.env);
     spec.process.terminal = flags.length > 0;
-  });
+  }, bundleOf(id));
   installPattern(bundle);
   const stdio = (given: string): string => (given === "" ? `>${JSON.stringify(outputFile(scratch, id))}` : given);
   return (given) => `{ tskata create --bundle ${words([bundle, ...flags])} ${id} && tskata start ${id}; } ${stdio(given)}`;
+}
+
+/** In the scratch's folder. */
+export function bundleOf(id: string): string {
+  return `bundle-of-${id}`;
 }
 
 /** Into the root filesystem of a bundle. */
