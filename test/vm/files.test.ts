@@ -2,7 +2,7 @@
  * What a filesystem of the host does on the host, the shared tree does in a container: test/fixtures/fsops.c runs on both and says what it
  * sees, and no expectation is written by hand. Where they differ by nature, exactly that difference is here and in docs/files.md.
  */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import {
   appendFileSync,
   closeSync,
@@ -20,9 +20,10 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
-import test, { type ExecutionContext } from "ava";
+import test from "ava";
 import { Dialogue } from "../helpers/dialogue.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
+import { Fsops, run } from "../helpers/fsops.ts";
 import { TEST_DISK } from "../helpers/host.ts";
 import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
@@ -30,8 +31,9 @@ import { amount, describe, hangLimitMs, outcomeOf, Scratch, type Spec } from "..
 
 const full = process.env["TSKATA_TEST_FULL"] === "1";
 const scratch = new Scratch("files");
-const host = (path: string): string => join(scratch.folder, path);
-const program = host("fsops");
+const fsops = new Fsops(scratch);
+const { program } = fsops;
+const host = (path: string): string => fsops.host(path);
 const hostMounts = new HostMounts();
 /** The pod's own. */
 const EMPTY_DIR = "pods/uid/volumes/kubernetes.io~empty-dir/own";
@@ -41,34 +43,6 @@ test.after.always("clean up", async () => {
   hostMounts.unmountAll();
   await scratch.cleanUp();
 });
-
-function run(command: string, args: string[]): string {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: exit ${status} ${stderr} ${error ?? ""}`);
-  return stdout;
-}
-
-const CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID SETUID SETGID MKNOD SETFCAP SYS_ADMIN KILL".split(" ").map((name) => `CAP_${name}`);
-
-/** Root's rights, as the host's run of the program has them, and these binds. */
-function container(spec: Spec, binds: readonly [source: string, destination: string, ...options: string[]][]): void {
-  spec.process.capabilities = { bounding: CAPABILITIES, effective: CAPABILITIES, permitted: CAPABILITIES };
-  spec.linux.resources = { devices: [{ allow: true, access: "rwm" }] };
-  for (const [source, destination, ...options] of binds) {
-    spec.mounts.push({ destination, type: "bind", source: host(source), options: options.length > 0 ? options : ["bind"] });
-  }
-}
-
-function addProgram(rootfs: string): void {
-  run("cp", [program, join(rootfs, "bin/fsops")]);
-  makePlace(join(rootfs, "work"));
-}
-
-/** A folder for the program to run in. */
-function makePlace(folder: string): void {
-  mkdirSync(folder, { recursive: true });
-  run(program, ["--ready", folder]);
-}
 
 /** Mounts `folder`/rootfs over the folder "lower", as Docker and containerd mount a root filesystem over an image. */
 function mountOverlay(folder: string): void {
@@ -81,7 +55,7 @@ test.before("the pod: two containers with volumes in common, one whose root file
   t.timeout(hangLimitMs * 3);
   buildFixture("fsops", program);
   for (const folder of ["nested/plain", "outer", "inner", "tree/point"]) mkdirSync(host(folder), { recursive: true });
-  for (const folder of ["volume/work", `${EMPTY_DIR}/work`, "reference"]) makePlace(host(folder));
+  for (const folder of ["volume/work", `${EMPTY_DIR}/work`, "reference"]) fsops.makePlace(host(folder));
   writeFileSync(host("file"), "one file");
   // A shared mount, as everything is where systemd has set the host up; with another below it.
   hostMounts.mount(host("nested"), "-t", "tmpfs", TEST_DISK);
@@ -91,7 +65,7 @@ test.before("the pod: two containers with volumes in common, one whose root file
   writeFileSync(host("nested/plain/deep"), "deep");
   hostMounts.mount(host("small"), "-t", "tmpfs", "-o", "size=3m", TEST_DISK);
   const one = (spec: Spec): void =>
-    container(spec, [
+    fsops.container(spec, [
       ["volume", "/vol"],
       [EMPTY_DIR, "/own"],
       ["file", "/etc/one-file"],
@@ -109,23 +83,23 @@ test.before("the pod: two containers with volumes in common, one whose root file
   const joined = await joinPod(scratch, "one");
   await scratch.running("two", (spec) => {
     joined(spec);
-    container(spec, [
+    fsops.container(spec, [
       ["volume", "/vol"],
       ["volume", "/vol-ro", "bind", "ro"],
     ]);
   });
-  for (const bundle of ["bundle-0", "bundle-1"]) addProgram(host(`${bundle}/rootfs`));
+  for (const bundle of ["bundle-0", "bundle-1"]) fsops.addTo(host(`${bundle}/rootfs`));
   await startOnOverlay(joined);
 });
 
 async function startOnOverlay(joined: (spec: Spec) => void): Promise<void> {
   const bundle = await scratch.bundle((spec) => {
     joined(spec);
-    container(spec, [["layered-volume/rootfs", "/vol"]]);
+    fsops.container(spec, [["layered-volume/rootfs", "/vol"]]);
     spec.process.args = ["sleep", "100000"];
   }, "layered");
   renameSync(join(bundle, "rootfs"), host("lower"));
-  addProgram(host("lower"));
+  fsops.addTo(host("lower"));
   for (const folder of ["layered", "layered-volume", "layered-reference"]) mountOverlay(folder);
   await scratch.create("layered", bundle);
   await scratch.ok(["start", "layered"]);
@@ -233,73 +207,9 @@ for (const name of CASES) {
   });
 }
 
-/** What `fsops full` says in a folder of the host's and, the folder gone again, in the same filesystem from the guest. */
-async function fill(t: ExecutionContext, id: string, hostFolder: string, guestFolder: string): Promise<void> {
-  const place = join(hostFolder, "work");
-  mkdirSync(place);
-  const expected = run(program, [place, "full"]);
-  rmSync(place, { recursive: true });
-  mkdirSync(place);
-  t.is(await scratch.sh(id, `fsops ${guestFolder}/work full`), expected.trim());
-  rmSync(place, { recursive: true });
-}
-
 test.serial("a full filesystem is ENOSPC, after as much as on the host", async (t) => {
   t.timeout(hangLimitMs);
-  await fill(t, "one", host("small"), "/small");
-});
-
-/** Why the host's kernel mounts no ext4 with quotas; empty where it does. */
-function whyNoQuotas(): string {
-  const [image, point] = [host("try-quota.img"), host("try-quota")];
-  try {
-    mountWithQuotas(image, point);
-    run("umount", [point]);
-    return "";
-  } catch (error) {
-    return (error as Error).message;
-  } finally {
-    rmSync(image, { force: true });
-  }
-}
-
-function mountWithQuotas(image: string, point: string): void {
-  run("truncate", ["-s", "32M", image]);
-  run("mkfs.ext4", ["-q", "-m", "0", "-O", "quota,^has_journal", "-E", "quotatype=usrquota", image]);
-  hostMounts.mount(point, "-o", "loop,usrquota", image);
-}
-
-const noQuotas = whyNoQuotas();
-if (noQuotas !== "") console.log(`Quotas are not tested, this host mounts no ext4 with them (CONFIG_QFMT_V2, loop devices): ${noQuotas}`);
-const withQuotas = noQuotas === "" ? test.serial : test.serial.skip;
-
-withQuotas("a user's quota is EDQUOT, after as much as on the host; on a root filesystem by close and fsync", async (t) => {
-  t.timeout(hangLimitMs * 2);
-  const joined = await joinPod(scratch, "one");
-  const bundle = await scratch.bundle((spec) => {
-    joined(spec);
-    container(spec, [["limited/rootfs/volume", "/vol"]]);
-    spec.process.args = ["sleep", "100000"];
-  }, "limited");
-  const rootfs = join(bundle, "rootfs");
-  renameSync(rootfs, host("limited-image"));
-  mountWithQuotas(host("quota.img"), rootfs);
-  t.teardown(() => run("umount", ["-l", rootfs]));
-  run("cp", ["-a", `${host("limited-image")}/.`, rootfs]);
-  addProgram(rootfs);
-  for (const folder of ["volume", "own"]) mkdirSync(join(rootfs, folder), { mode: 0o777 });
-  const device = run("findmnt", ["-n", "-o", "SOURCE", rootfs]).trim();
-  t.is(run(program, ["--quota", device, "1000", "2048"]).trim(), "quota: ok");
-  await scratch.create("limited", bundle);
-  await scratch.ok(["start", "limited"]);
-  await fill(t, "limited", join(rootfs, "volume"), "/vol");
-  await scratch.sh("limited", "chmod 777 /own");
-  t.regex(await scratch.sh("limited", "fsops --overfill /own/fill 4 1000"), /^write: (ok|EDQUOT)\nclose: EDQUOT$/);
-  await scratch.sh("limited", "rm /own/fill");
-  const user = await scratch.exec("limited", ["dd", "if=/dev/zero", "of=/own/synced", "bs=4k", "count=1024", "conv=fsync"], { flags: ["--user", "1000"] });
-  t.not(user.code, 0);
-  t.regex(user.stderr, /Disk quota exceeded|Quota exceeded/);
-  await scratch.ok(["delete", "--force", "limited"]);
+  await fsops.fill(t, "one", host("small"), "/small");
 });
 
 test.serial("a folder of many entries is listed whole, the same as on the host, in a volume and on the root filesystem", async (t) => {
@@ -580,7 +490,7 @@ test.serial("propagation: what the host mounts later comes in by rslave alone; r
   t.is(await scratch.sh("one", "ls /nested-rbind/mounted /nested-bind/mounted"), "/nested-bind/mounted:\n\n/nested-rbind/mounted:");
   run("umount", [host("nested/mounted")]);
   t.is(await scratch.sh("one", "ls /nested-slave/mounted"), "");
-  const bundle = await scratch.bundle((spec) => container(spec, [["nested", "/shared", "rbind", "rshared"]]));
+  const bundle = await scratch.bundle((spec) => fsops.container(spec, [["nested", "/shared", "rbind", "rshared"]]));
   const outcome = await scratch.tryCreate("refused", bundle);
   t.not(outcome.code, 0);
   t.regex(outcome.stderr.replaceAll("\\", ""), /mounts\[\d+\]\.options: "rshared" of "\/shared" is not supported/);
