@@ -586,18 +586,24 @@ void bad_receive_buffer(uint32_t length, uint16_t flags) {
   break_receive([=](FrontEnd& front, size_t queue) { front.queue(queue).add(std::array{RingDescriptor{front.allocate(4096), length, flags, 0}}); });
 }
 
+// A packet's header at a place of guest memory, and its bytes 64 behind it.
+uint64_t put_packet(Guest& guest, std::string_view text) {
+  PacketHeader header = guest.blank(op_rw);
+  header.length = static_cast<uint32_t>(text.size());
+  const uint64_t at = guest.front().allocate(4096);
+  std::memcpy(guest.front().at(at, sizeof header).data(), &header, sizeof header);
+  std::memcpy(guest.front().at(at + 64, text.size()).data(), text.data(), text.size());
+  return at;
+}
+
 // Pieces without bytes among those of a packet are nothing.
 void empty_pieces() {
   Guest guest;
   const Descriptor host = guest.open();
   FrontEnd& front = guest.front();
-  PacketHeader header = guest.blank(op_rw);
-  header.length = 3;
-  const uint64_t at = front.allocate(4096);
-  std::memcpy(front.at(at, sizeof header).data(), &header, sizeof header);
-  std::memcpy(front.at(at + 64, 3).data(), "abc", 3);
+  const uint64_t at = put_packet(guest, "abc");
   front.queue(transmit_queue)
-      .add(std::array{RingDescriptor{at, 0, 0, 0}, RingDescriptor{at, sizeof header, 0, 0}, RingDescriptor{at, 0, 0, 0},
+      .add(std::array{RingDescriptor{at, 0, 0, 0}, RingDescriptor{at, sizeof(PacketHeader), 0, 0}, RingDescriptor{at, 0, 0, 0},
                       RingDescriptor{at + 64, 3, 0, 0}});
   front.kick(transmit_queue);
   expect(host_reads(host, 3) == "abc", "the data");
@@ -607,12 +613,9 @@ void indirect_descriptors() {
   Guest guest;
   const Descriptor host = guest.open();
   FrontEnd& front = guest.front();
-  PacketHeader header = guest.blank(op_rw);
-  header.length = 6;
-  const uint64_t at = front.allocate(4096);
-  std::memcpy(front.at(at, sizeof header).data(), &header, sizeof header);
-  std::memcpy(front.at(at + 64, 6).data(), "abcdef", 6);
-  const std::array table{RingDescriptor{at, sizeof header, flag_next, 2}, RingDescriptor{at + 67, 3, 0, 0}, RingDescriptor{at + 64, 3, flag_next, 1}};
+  const uint64_t at = put_packet(guest, "abcdef");
+  const std::array table{RingDescriptor{at, sizeof(PacketHeader), flag_next, 2}, RingDescriptor{at + 67, 3, 0, 0},
+                         RingDescriptor{at + 64, 3, flag_next, 1}};
   std::memcpy(front.at(at + 256, sizeof table).data(), table.data(), sizeof table);
   front.queue(transmit_queue).add(std::array{RingDescriptor{at + 256, sizeof table, flag_indirect, 0}});
   front.kick(transmit_queue);

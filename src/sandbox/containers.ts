@@ -104,7 +104,7 @@ export class Containers {
       host.abandon();
       // It runs, but nobody is to hear of it.
       if (this.#records.get(id)?.processes.has(execId) === true) {
-        this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, this.#callMs));
+        this.#quietly(this.kill({ containerId: id, execId, signal: SIGKILL, all: false }));
       }
       throw error;
     }
@@ -120,12 +120,12 @@ export class Containers {
   #begin(id: string, execId: string, host: HostProcess): void {
     void this.#waitFor(id, execId, host);
     host.begin({
-      signal: (signal) => this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal }, this.#callMs)),
-      resize: (rows, columns) => this.#quietly(this.#agent.call(ProcessesService.resize, { containerId: id, execId, rows, columns }, this.#callMs)),
+      signal: (signal) => this.#quietly(this.kill({ containerId: id, execId, signal, all: false })),
+      resize: (rows, columns) => this.#quietly(this.resize({ containerId: id, execId, rows, columns })),
       gone: () => {
         const record = this.#records.get(id);
         if (execId === "" && record !== undefined) record.reason = "the process that stood for it on the host was killed";
-        this.#quietly(this.#agent.call(ProcessesService.signal, { containerId: id, execId, signal: SIGKILL }, this.#callMs));
+        this.#quietly(this.kill({ containerId: id, execId, signal: SIGKILL, all: false }));
       },
     });
   }

@@ -1,19 +1,14 @@
 /** A Debian root filesystem with real programs, made once by debootstrap and cached; tests mount an overlay over it, as Docker would. */
-import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { HostMounts } from "./host-mounts.ts";
+import { run } from "./run.ts";
 import { repository } from "./tskata.ts";
 
 const PROGRAMS = ["gcc", "libc6-dev", "git", "python3-minimal", "redis-server", "redis-tools"];
 const SYSTEM = ["systemd", "systemd-sysv"];
-
-function run(command: string, args: string[], cwd?: string): string {
-  const result = spawnSync(command, args, { cwd, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
-  if (result.status === 0) return result.stdout;
-  throw new Error(`${command} ${args.join(" ")}: exit ${result.status}\n${result.stderr?.slice(-3000) ?? result.error}`);
-}
 
 /** The distribution archive this machine's apt uses. */
 function mirror(): string {
@@ -61,9 +56,8 @@ function cachedRootfs(packages: readonly string[], finish: (root: string) => voi
 
 /** Mounts an overlay of the root filesystem at `folder`/rootfs; returns what unmounts it. */
 export function overlayOf(lower: string, folder: string): () => void {
-  const [rootfs, upper, work] = ["rootfs", "upper", "work"].map((name) => join(folder, name)) as [string, string, string];
+  const rootfs = join(folder, "rootfs");
   rmSync(rootfs, { recursive: true, force: true });
-  for (const path of [rootfs, upper, work]) mkdirSync(path, { recursive: true });
-  run("mount", ["-t", "overlay", "overlay", "-o", `lowerdir=${lower},upperdir=${upper},workdir=${work}`, rootfs]);
+  new HostMounts().overlay(lower, folder);
   return () => run("umount", [rootfs]);
 }

@@ -1,19 +1,13 @@
 /** What tests of files have in common: test/fixtures/fsops.c, which runs on the host and in containers, and what it needs there. */
-import { spawnSync } from "node:child_process";
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { ExecutionContext } from "ava";
+import { run } from "./run.ts";
 import type { Scratch, Spec } from "./tskata.ts";
 
 const CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID SETUID SETGID MKNOD SETFCAP SYS_ADMIN KILL".split(" ").map((name) => `CAP_${name}`);
 
 type Bind = readonly [source: string, destination: string, ...options: string[]];
-
-export function run(command: string, args: string[]): string {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: exit ${status} ${stderr} ${error ?? ""}`);
-  return stdout;
-}
 
 export class Fsops {
   readonly #scratch: Scratch;

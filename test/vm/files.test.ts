@@ -23,10 +23,11 @@ import { setTimeout as after } from "node:timers/promises";
 import test from "ava";
 import { Dialogue } from "../helpers/dialogue.ts";
 import { buildFixture } from "../helpers/fixtures.ts";
-import { Fsops, run } from "../helpers/fsops.ts";
+import { Fsops } from "../helpers/fsops.ts";
 import { TEST_DISK } from "../helpers/host.ts";
 import { HostMounts } from "../helpers/host-mounts.ts";
 import { joinPod, startPod } from "../helpers/pod.ts";
+import { run } from "../helpers/run.ts";
 import { amount, describe, hangLimitMs, outcomeOf, Scratch, type Spec } from "../helpers/tskata.ts";
 
 const full = process.env["TSKATA_TEST_FULL"] === "1";
@@ -43,13 +44,6 @@ test.after.always("clean up", async () => {
   hostMounts.unmountAll();
   await scratch.cleanUp();
 });
-
-/** Mounts `folder`/rootfs over the folder "lower", as Docker and containerd mount a root filesystem over an image. */
-function mountOverlay(folder: string): void {
-  for (const name of ["upper", "work"]) mkdirSync(host(`${folder}/${name}`), { recursive: true });
-  const layers = `lowerdir=${host("lower")},upperdir=${host(folder)}/upper,workdir=${host(folder)}/work`;
-  hostMounts.mount(host(`${folder}/rootfs`), "-t", "overlay", "-o", layers, TEST_DISK);
-}
 
 test.before("the pod: two containers with volumes in common, one whose root filesystem is an overlay", async (t) => {
   t.timeout(hangLimitMs * 3);
@@ -100,7 +94,7 @@ async function startOnOverlay(joined: (spec: Spec) => void): Promise<void> {
   }, "layered");
   renameSync(join(bundle, "rootfs"), host("lower"));
   fsops.addTo(host("lower"));
-  for (const folder of ["layered", "layered-volume", "layered-reference"]) mountOverlay(folder);
+  for (const folder of ["layered", "layered-volume", "layered-reference"]) hostMounts.overlay(host("lower"), host(folder), TEST_DISK);
   await scratch.create("layered", bundle);
   await scratch.ok(["start", "layered"]);
 }

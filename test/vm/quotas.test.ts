@@ -3,8 +3,9 @@ import { mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
 import { buildFixture } from "../helpers/fixtures.ts";
-import { Fsops, run } from "../helpers/fsops.ts";
+import { Fsops } from "../helpers/fsops.ts";
 import { HostMounts } from "../helpers/host-mounts.ts";
+import { run } from "../helpers/run.ts";
 import { hangLimitMs, Scratch } from "../helpers/tskata.ts";
 
 const scratch = new Scratch("quotas");

@@ -22,13 +22,9 @@ struct statx attributes_of(int fd) {
   return out;
 }
 
-struct MountFacts {
-  bool writable, proc, overlay;
-};
-
 MountFacts mount_of(int fd) {
   struct statfs facts {};
-  if (::fstatfs(fd, &facts) != 0) return {false, false, false};
+  if (::fstatfs(fd, &facts) != 0) return {};
   return {(static_cast<unsigned long>(facts.f_flags) & ST_RDONLY) == 0, facts.f_type == PROC_SUPER_MAGIC, facts.f_type == OVERLAYFS_SUPER_MAGIC};
 }
 
@@ -40,15 +36,17 @@ bool has_no_name(int fd) {
 }
 
 Way& best(std::vector<Way>& ways) {
-  const auto found = std::ranges::find(ways, true, &Way::writable);
+  const auto found = std::ranges::find_if(ways, [](const Way& way) { return way.is.writable; });
   return found != ways.end() ? *found : ways.front();
 }
 
 uint64_t device_of(const struct statx& attributes) { return makedev(attributes.stx_dev_major, attributes.stx_dev_minor); }
 
-constexpr size_t most_being_made = 64;  // at a time: more than there are threads
 constexpr double nodes_part = 0.5;
 constexpr double handles_part = 0.25;
+
+// Of a limit: for what is being made, by more threads than there are.
+size_t kept_for_made(size_t limit) { return std::min<size_t>(64, limit / 8); }
 
 Stamp stamp_of(const struct statx& attributes, uint64_t changes) { return {changes, attributes.stx_size, attributes.stx_mtime}; }
 
@@ -73,14 +71,14 @@ InodeTable::InodeTable(Options options)
     : keeper_(std::move(options.keeper)),
       writeback_(options.writeback),
       limit_(descriptor_share(max_inodes, nodes_part * options.share)),
-      kept_for_made_(std::min(most_being_made, limit_ / 8)),
+      kept_for_made_(kept_for_made(limit_)),
       budget_(std::min(options.budget, limit_ - kept_for_made_)) {
   os::Descriptor root = std::move(options.root);
   const struct statx attributes = attributes_of(root.get());
   const uint64_t device = device_of(attributes);
   const NodeFacts facts{root_id, S_IFDIR, device, guest_number(device, attributes.stx_ino), {}};
   root_ =
-      std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, true, false, false, std::make_shared<os::Descriptor>(std::move(root))});
+      std::make_shared<Inode>(facts, Policy::root, Way{attributes.stx_mnt_id, {.writable = true}, std::make_shared<os::Descriptor>(std::move(root))});
   by_id_[root_id] = root_;
 }
 
@@ -144,11 +142,11 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   const NodeFacts::Key key = key_of(attributes);
   const uint64_t number = guest_number(device, attributes.stx_ino);
   const Way& above = folder.ways.front();  // of a folder: never changes
-  const MountFacts facts_of_mount = above.mount == mount ? MountFacts{above.writable, above.proc, above.overlay} : mount_of(path.get());
-  Way way{mount, facts_of_mount.writable, facts_of_mount.proc, facts_of_mount.overlay, std::make_shared<os::Descriptor>(std::move(path))};
+  const MountFacts is = above.mount == mount ? above.is : mount_of(path.get());
+  Way way{mount, is, std::make_shared<os::Descriptor>(std::move(path))};
   const std::unique_lock lock(mutex_);
   make_room();
-  if (const auto found = node_at(way, attributes); found != by_key_.end()) {
+  if (const auto found = node_at(key, way, attributes); found != by_key_.end()) {
     Inode& known = *found->second;
     if (is_still(known, way) && !changed_by_host(known, way, attributes)) {
       ++known.lookups;
@@ -169,7 +167,9 @@ InodeRef InodeTable::remember(os::Descriptor path, const struct statx& attribute
   inode->stamp = stamp_of(attributes, 0);
   by_key_.emplace(key, inode);
   by_id_[inode->id] = inode;
-  if (above.mount == mount && folders_[mount].expired()) folders_[mount] = by_id_.at(folder.id);
+  if (above.mount == mount) {
+    if (std::weak_ptr<Inode>& beside = folders_[mount]; beside.expired()) beside = by_id_.at(folder.id);
+  }
   opened_one(*inode);
   return inode;
 }
@@ -180,7 +180,7 @@ InodeRef InodeTable::remember_again(const struct statx& attributes, Policy polic
   const auto found = by_key_.find(key_of(attributes));
   if (found == by_key_.end()) return nullptr;
   Inode& known = *found->second;
-  if (may_be_twins(known.ways.front().overlay, attributes)) return nullptr;
+  if (may_be_twins(known.ways.front().is.overlay, attributes)) return nullptr;
   // Held open, its number is nobody else's.
   if (!known.ways.front().path || std::ranges::find(known.ways, mount, &Way::mount) == known.ways.end()) return nullptr;
   ++known.lookups;
@@ -189,10 +189,10 @@ InodeRef InodeTable::remember_again(const struct statx& attributes, Policy polic
   return found->second;
 }
 
-InodeTable::ByKey::iterator InodeTable::node_at(const Way& way, const struct statx& attributes) {
-  const auto [first, end] = by_key_.equal_range(key_of(attributes));
+InodeTable::ByKey::iterator InodeTable::node_at(const NodeFacts::Key& key, const Way& way, const struct statx& attributes) {
+  const auto [first, end] = by_key_.equal_range(key);
   if (first == end) return by_key_.end();
-  if (!may_be_twins(way.overlay, attributes)) return first;
+  if (!may_be_twins(way.is.overlay, attributes)) return first;
   // Of overlayfs nothing is closed.
   const auto same = [&](const ByKey::value_type& known) { return twins_.is_one_inode(known.second->ways.front().path->get(), way.path->get()); };
   const auto found = std::find_if(first, end, same);
@@ -329,7 +329,7 @@ HandleTable::HandleTable(double share) : limit_(descriptor_share(max_handles, ha
 
 void HandleTable::require_room() const {
   const std::shared_lock lock(mutex_);
-  if (handles_.size() + std::min(most_being_made, limit_ / 8) >= limit_) fail(ENFILE);
+  if (handles_.size() + kept_for_made(limit_) >= limit_) fail(ENFILE);
 }
 
 uint64_t HandleTable::add(HandleRef handle) {

@@ -43,14 +43,18 @@ enum class Policy { root, container, own, mounts, exclusive, shared };
 // A node's descriptor, for as long as an operation needs it.
 using PathRef = std::shared_ptr<const os::Descriptor>;
 
+struct MountFacts {
+  bool writable = false;
+  bool proc = false;  // shows processes
+  bool overlay = false;
+};
+
 // A way to a node: by which mount it was found. A folder has one, anything else one for each mount that shows it.
 struct Way {
   uint64_t mount = 0;
-  bool writable = false;  // the mount is
-  bool proc = false;      // the mount shows processes
-  bool overlay = false;   // the mount is of overlayfs
-  PathRef path;           // O_PATH; empty while it is closed
-  uint32_t number = 0;    // of its handle at the keeper; 0: none yet
+  MountFacts is{};
+  PathRef path;         // O_PATH; empty while it is closed
+  uint32_t number = 0;  // of its handle at the keeper; 0: none yet
 };
 
 // What of a node never changes.
@@ -133,7 +137,7 @@ class InodeTable {
   // A way to the node: one that may be written by, where there is one.
   PathRef path(Inode& inode);
   // Whether a folder is of a filesystem that shows processes (proc(5)).
-  static bool shows_processes(const Inode& folder) { return folder.ways.front().proc; }  // of a folder: never changes
+  static bool shows_processes(const Inode& folder) { return folder.ways.front().is.proc; }  // of a folder: never changes
   // The way by the same mount as `folder`'s, where there is one: a link is made within one mount.
   PathRef path_beside(Inode& inode, Inode& folder);
 
@@ -169,7 +173,7 @@ class InodeTable {
   bool has_room(Origin origin) const;
   using ByKey = std::unordered_multimap<NodeFacts::Key, InodeRef, KeyHash>;
 
-  ByKey::iterator node_at(const Way& way, const struct statx& attributes);
+  ByKey::iterator node_at(const NodeFacts::Key& key, const Way& way, const struct statx& attributes);
   const PathRef& opened(Inode& inode, Way& way);
   bool is_still(Inode& inode, const Way& way);
   bool changed_by_host(Inode& inode, const Way& way, const struct statx& seen) const;
