@@ -45,6 +45,7 @@ export function containerPlan(options: ContainerPlanOptions): Plan {
     rootReadonly: spec.root?.readonly ?? false,
     newNamespaces: newNamespaces(linux, options.sharedPids),
     cgroup: options.cgroup,
+    cgroupOf: 0,
     initialCpus: [],
     finalCpus: [],
     joins: [...options.sharedPids].map(([type, pid]) => ({ type: flagOf(type), path: `/proc/${pid}/ns/${NAMESPACES[type]?.file}` })),
@@ -71,7 +72,10 @@ export function containerPlan(options: ContainerPlanOptions): Plan {
 export interface ExecPlanOptions {
   readonly spec: Spec;
   readonly process: Process;
+  /** The container's folder. */
   readonly cgroup: string;
+  /** A cgroup below that; "": the init's. */
+  readonly subCgroup: string;
   /** The container's init, whose namespaces are joined. */
   readonly init: number;
 }
@@ -79,7 +83,7 @@ export interface ExecPlanOptions {
 /** Order matters: the user namespace gives the rights over the others, the mount namespace takes the guest's /proc away. */
 const JOIN_ORDER = ["user", "cgroup", "ipc", "uts", "pid", "time", "mount"];
 
-export function execPlan({ spec, process, cgroup, init }: ExecPlanOptions): Plan {
+export function execPlan({ spec, process, cgroup, subCgroup, init }: ExecPlanOptions): Plan {
   const linux = spec.linux ?? {};
   const own = new Set((linux.namespaces ?? []).map(({ type }) => type as string));
   return {
@@ -89,7 +93,8 @@ export function execPlan({ spec, process, cgroup, init }: ExecPlanOptions): Plan
     newKeyring: true,
     rootReadonly: false,
     newNamespaces: 0,
-    cgroup,
+    cgroup: below(cgroup, subCgroup),
+    cgroupOf: subCgroup === "" ? init : 0,
     initialCpus: cpuList(process.execCPUAffinity?.initial, "initial"),
     finalCpus: cpuList(process.execCPUAffinity?.final, "final"),
     joins: JOIN_ORDER.filter((type) => own.has(type)).map((type) => ({ type: flagOf(type), path: `/proc/${init}/ns/${NAMESPACES[type]?.file}` })),
@@ -111,6 +116,12 @@ export function execPlan({ spec, process, cgroup, init }: ExecPlanOptions): Plan
     startHooks: [],
     hookState: "",
   };
+}
+
+function below(cgroup: string, subCgroup: string): string {
+  const inside = subCgroup.split("/").filter((part) => part !== "" && part !== ".");
+  if (inside.includes("..")) throw new TskataError("invalid", `sub cgroup "${subCgroup}" leaves the container's cgroup`);
+  return [cgroup, ...inside].join("/");
 }
 
 function requireProcess(spec: Spec): Process {

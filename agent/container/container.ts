@@ -1,5 +1,4 @@
 /** A container in the guest: its cgroup, its init, what was exec'ed in it; from create to remove. */
-import { readFileSync } from "node:fs";
 import { TskataError } from "../../src/base/errors.ts";
 import { native } from "../../src/native.ts";
 import type { Process, Resources, Spec } from "../../src/oci/spec.ts";
@@ -86,23 +85,11 @@ export class Container {
     if (this.#state === "stopped") throw new TskataError("wrong-state", "cannot exec in a stopped container");
     if (this.#state === "paused") throw new TskataError("wrong-state", "cannot exec in a paused container");
     if (execId === "" || this.#processes.has(execId)) throw new TskataError("exists", `process ${execId} of container ${this.id} exists already`);
-    const plan = execPlan({ spec: this.#spec, process, cgroup: this.#execCgroup(subCgroup), init: this.init.pid });
+    const plan = execPlan({ spec: this.#spec, process, cgroup: this.cgroup.folder, subCgroup, init: this.init.pid });
     const launched = await GuestProcess.launch(this.#around, plan, stdio, true);
     this.#processes.set(execId, launched);
     void launched.exited.then((status) => this.#events.exit(this.id, execId, status));
     return launched;
-  }
-
-  /** The container's own, or, when an init like systemd has moved below it, the init's: cgroup v2 has no processes in inner nodes. */
-  #execCgroup(subCgroup: string): string {
-    if (subCgroup !== "") {
-      const inside = subCgroup.split("/").filter((part) => part !== "" && part !== ".");
-      if (inside.includes("..")) throw new TskataError("invalid", `sub cgroup "${subCgroup}" leaves the container's cgroup`);
-      return [this.cgroup.folder, ...inside].join("/");
-    }
-    if (this.cgroup.read("cgroup.subtree_control").trim() === "") return this.cgroup.folder;
-    const own = readFileSync(`/proc/${this.init.pid}/cgroup`, "utf8").trim().slice("0::".length);
-    return `/sys/fs/cgroup${own}`;
   }
 
   /** `execId` "" is the init. */

@@ -81,7 +81,10 @@ export interface Plan {
   readonly rootReadonly: boolean;
   /** CLONE_NEW*. */
   readonly newNamespaces: number;
+  /** The container's folder, or the one below that was asked for. */
   readonly cgroup: string;
+  /** The container's init, whose own cgroup is joined instead when that is below `cgroup`; 0: none. */
+  readonly cgroupOf: number;
   /** Processors it may run on while it joins the cgroup, and from then on; empty: any. */
   readonly initialCpus: readonly number[];
   readonly finalCpus: readonly number[];
@@ -180,7 +183,7 @@ class Writer {
 export function encodePlan(plan: Plan): Uint8Array {
   const out = new Writer();
   const pair = ([first, second]: readonly [string, string]): void => void out.text(first).text(second);
-  out.u32(MAGIC).u32(VERSION).u32(flagsOf(plan)).u32(plan.newNamespaces).text(plan.cgroup);
+  out.u32(MAGIC).u32(VERSION).u32(flagsOf(plan)).u32(plan.newNamespaces).text(plan.cgroup).u32(plan.cgroupOf);
   for (const cpus of [plan.initialCpus, plan.finalCpus]) out.list(cpus, (cpu) => out.u32(cpu));
   out.list(plan.joins, (join) => out.u32(join.type).text(join.path));
   out.text(plan.uidMap).text(plan.gidMap).text(plan.timeOffsets).text(plan.hostname).text(plan.domainname);

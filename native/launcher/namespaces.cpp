@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include <climits>
+#include <fstream>
 #include <string>
+#include <string_view>
 
 #include "launcher/report.h"
 
@@ -72,6 +74,37 @@ void run_on(const std::vector<uint32_t>& cpus, const char* field) {
   attempt(::sched_setaffinity(0, sizeof set, &set), step);
 }
 
+// An init may go from one cgroup to the next for ever; it does so a few times at most.
+constexpr int cgroup_turns = 16;
+
+// Where the process belongs now: with the init, once that has left for a cgroup below, as systemd does. In the container's own it would keep
+// the init from handing controllers on (kernel Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
+std::string cgroup_now(const Plan& plan) {
+  if (plan.cgroup_of == 0) return plan.cgroup;
+  std::ifstream file("/proc/" + std::to_string(plan.cgroup_of) + "/cgroup");
+  std::string line;
+  std::getline(file, line);
+  constexpr std::string_view unified = "0::";  // cgroups(7)
+  if (!line.starts_with(unified)) return plan.cgroup;
+  std::string own = "/sys/fs/cgroup" + line.substr(unified.size());
+  return own.starts_with(plan.cgroup + "/") ? own : plan.cgroup;
+}
+
+// The init may leave meanwhile, and move along only what it finds: so look again afterwards.
+void enter_cgroup(const Plan& plan) {
+  std::string entered;
+  for (int turn = 1; turn <= cgroup_turns; turn++) {
+    const std::string folder = cgroup_now(plan);
+    if (folder == entered) return;
+    try {
+      write_file(folder + "/cgroup.procs", "0", "join the cgroup " + folder);
+      entered = folder;
+    } catch (const StepError&) {
+      if (turn == cgroup_turns || cgroup_now(plan) == folder) throw;
+    }
+  }
+}
+
 }  // namespace
 
 void set_oom_score(const Plan& plan) {
@@ -81,7 +114,7 @@ void set_oom_score(const Plan& plan) {
 
 void join_cgroup(const Plan& plan) {
   run_on(plan.initial_cpus, "initial");
-  if (!plan.cgroup.empty()) write_file(plan.cgroup + "/cgroup.procs", "0", "join the cgroup " + plan.cgroup);
+  if (!plan.cgroup.empty()) enter_cgroup(plan);
   run_on(plan.final_cpus, "final");
 }
 

@@ -87,6 +87,7 @@ Plan parse_plan(std::span<const std::byte> bytes) {
   Plan plan{.flags = in.u32(),
             .new_namespaces = in.u32(),
             .cgroup = in.text(),
+            .cgroup_of = in.u32(),
             .initial_cpus = in.list(read_u32),
             .final_cpus = in.list(read_u32),
             .joins = in.list(read_join),

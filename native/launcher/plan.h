@@ -111,6 +111,7 @@ struct Plan {
   uint32_t flags;
   uint32_t new_namespaces;             // CLONE_NEW*
   std::string cgroup;                  // folder in the guest
+  uint32_t cgroup_of;                  // process whose own cgroup is joined instead when that is below `cgroup`; 0: none
   std::vector<uint32_t> initial_cpus;  // where to run until it is in the cgroup; empty: anywhere
   std::vector<uint32_t> final_cpus;    // and from then on
   std::vector<NamespaceJoin> joins;

@@ -31,7 +31,7 @@ async function run(launch: Launch, reaper: Reaper): Promise<End> {
   const plan =
     exec === undefined
       ? containerPlan({ id: "box", spec, cgroup: "", sharedPids: new Map(), noPivot: false, newKeyring: false, bundle: "/the/bundle" })
-      : execPlan({ spec, process: exec, cgroup: "", init: process.pid });
+      : execPlan({ spec, process: exec, cgroup: "", subCgroup: "", init: process.pid });
   const file = openSync(output, "w");
   const goes = exec !== undefined;
   try {

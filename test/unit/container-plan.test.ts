@@ -90,7 +90,7 @@ test("hooks, personality, root", (t) => {
 
 test("the CPUs of an exec'ed process, before and after it joins the cgroup; an init has none", (t) => {
   const cpus = (execCPUAffinity: NonNullable<Process["execCPUAffinity"]>): (readonly number[])[] => {
-    const made = execPlan({ spec: { ociVersion: "1.2.0" }, process: { cwd: "/", execCPUAffinity }, cgroup: "/c", init: 42 });
+    const made = execPlan({ spec: { ociVersion: "1.2.0" }, process: { cwd: "/", execCPUAffinity }, cgroup: "/c", subCgroup: "", init: 42 });
     return [made.initialCpus, made.finalCpus];
   };
   t.deepEqual(cpus({}), [[], []]);
@@ -105,10 +105,18 @@ test("the CPUs of an exec'ed process, before and after it joins the cgroup; an i
 
 test("an exec'ed process joins what the container has, user first and mount last", (t) => {
   const spec: Spec = { ociVersion: "1.2.0", linux: namespaces("mount", "pid", "user", "network") };
-  const made = execPlan({ spec, process: { cwd: "/w", args: ["id"], user: { uid: 5 } }, cgroup: "/c", init: 42 });
+  const made = execPlan({ spec, process: { cwd: "/w", args: ["id"], user: { uid: 5 } }, cgroup: "/c", subCgroup: "", init: 42 });
   t.deepEqual(
     made.joins.map(({ path }) => path),
     ["/proc/42/ns/user", "/proc/42/ns/pid", "/proc/42/ns/mnt"],
   );
-  t.like(made, { container: false, newNamespaces: 0, mounts: [], devices: [], uid: 5, cwd: "/w", cgroup: "/c" });
+  t.like(made, { container: false, newNamespaces: 0, mounts: [], devices: [], uid: 5, cwd: "/w", cgroup: "/c", cgroupOf: 42 });
+});
+
+test("an exec'ed process joins the init's cgroup, or the one below the container's that is asked for", (t) => {
+  const made = (subCgroup: string): Plan => execPlan({ spec: { ociVersion: "1.2.0" }, process: { cwd: "/" }, cgroup: "/c", subCgroup, init: 42 });
+  t.like(made(""), { cgroup: "/c", cgroupOf: 42 });
+  t.like(made("/"), { cgroup: "/c", cgroupOf: 0 });
+  t.like(made("a/./b/"), { cgroup: "/c/a/b", cgroupOf: 0 });
+  t.throws(() => made("a/../../b"), failure("invalid", 'sub cgroup "a/../../b" leaves the container\'s cgroup'));
 });

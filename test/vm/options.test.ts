@@ -1,6 +1,8 @@
 /** What of config.json is rarely set: each in a container of its own, all in one pod's machine. */
+import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import type { Readable } from "node:stream";
 import { setTimeout as after } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { hierarchies } from "../../src/host/cgroup.ts";
@@ -604,6 +606,27 @@ test.serial("exec's CPUs, before and after it joins the cgroup; one that the gue
     t.not(refused.code, 0);
     t.regex(refused.stderr, new RegExp(`set process\\.execCPUAffinity\\.${field}: EINVAL`));
   }
+});
+
+test.serial("an exec'ed process is with the init where that has left for a cgroup of its own, or where exec --cgroup says", async (t) => {
+  t.timeout(hangLimitMs);
+  const joined = await joinPod(scratch, "pod");
+  await scratch.running("moved", (spec) => {
+    joined(spec);
+    spec.process.args = ["sh", "-c", "cd /sys/fs/cgroup && mkdir own other && echo 1 >own/cgroup.procs && exec sleep 100000"];
+    for (const { destination, options } of spec.mounts) if (destination === "/sys/fs/cgroup") options?.splice(options.indexOf("ro"), 1);
+  });
+  await scratch.sh("moved", "until grep -q own /proc/1/cgroup; do sleep 0.1; done");
+  const beside = scratch.spawn(["exec", "moved", "sh", "-c", "cat /proc/self/cgroup; exec sleep 100000"]);
+  const [place] = (await once(beside.stdout as Readable, "data")) as [Buffer];
+  t.is(place.toString(), "0::/own\n");
+  // A process in the container's own cgroup would keep its init from this: EBUSY (cgroup v2 has no processes in inner nodes).
+  t.is(await scratch.sh("moved", "echo +memory +pids >/sys/fs/cgroup/cgroup.subtree_control; cat /sys/fs/cgroup/cgroup.subtree_control"), "memory pids");
+  t.is((await scratch.exec("moved", ["cat", "/proc/self/cgroup"], { flags: ["--cgroup", "other"] })).stdout, "0::/other\n");
+  const outside = await scratch.exec("moved", ["true"], { flags: ["--cgroup", "../pod"] });
+  t.not(outside.code, 0);
+  t.regex(outside.stderr, /exec failed: sub cgroup .*\.\.\/pod.* leaves the container's cgroup/);
+  await scratch.ok(["delete", "--force", "moved"]);
 });
 
 // -- hooks -----------------------------------------------------------------------------------------------------------------
