@@ -50,6 +50,10 @@ export const FAILURES = {
     cause: "the file system that holds the containers' state (--root) has no room or no inodes left, or its quota is used up",
     remedy: "make room there (`df`, `df -i`), run `tskata gc` to remove what crashed containers have left, and try again",
   },
+  "too-many-open-files": {
+    cause: "the limit of open files that commands and pods run with is too low, or the host has no more to give",
+    remedy: "raise it for whoever runs tskata (`ulimit -n`; LimitNOFILE= of a systemd unit), or the host's (`sysctl fs.file-max`), and try again",
+  },
   "time-out": {
     cause: "the guest or the pod's process on the host is stopped, or too busy to answer",
     remedy: "look at the load of the host and of the pod; raise sandbox.call_timeout_s, or end the pod with `tskata delete --force`",
@@ -112,11 +116,19 @@ export function sayPhase({ name, seconds }: Phase): string {
   return `in phase "${name}" after ${seconds.toFixed(1)} s`;
 }
 
-/** Whether a full disk is at the bottom of it. */
-export function isDiskFull(error: unknown): boolean {
+/** What the host has run out of, by errno. */
+const SHORTAGES: Readonly<Record<string, FailureCode>> = {
+  ENOSPC: "disk-full",
+  EDQUOT: "disk-full",
+  EMFILE: "too-many-open-files",
+  ENFILE: "too-many-open-files",
+};
+
+/** The failure for what the host has run out of, if that is at the bottom of an error. */
+export function shortage(error: unknown): FailureCode | undefined {
   for (let current = error, depth = 0; current instanceof Error && depth < 16; current = current.cause, depth++) {
     const { code } = current as NodeJS.ErrnoException;
-    if (code === "ENOSPC" || code === "EDQUOT") return true;
+    if (code !== undefined && Object.hasOwn(SHORTAGES, code)) return SHORTAGES[code];
   }
-  return false;
+  return undefined;
 }

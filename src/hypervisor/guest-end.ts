@@ -10,6 +10,8 @@ const NO_MEMORY =
   /System is deadlocked on memory|Out of memory(?! in hook)|(?<!Memory cgroup )out of memory|invoked oom-killer|page allocation failure|Failed to reserve (?:virtual )?memory|std::bad_alloc/;
 /** fs/erofs tells of bytes that cannot be; init/do_mounts.c of a root that is none. */
 const BAD_IMAGE = /erofs: \((?:device )?\S+\): (?!mounted)|Unable to mount root fs|Cannot open root device|EROFS-fs error/;
+/** libc's words for EMFILE and ENFILE, and our transport's. */
+const NO_DESCRIPTORS = /too many open files|no more may be open/i;
 
 /** With less a guest kernel ends, or goes round in circles, before it can say so: measured, under both drivers. */
 const LEAST_MEMORY_MIB = 64;
@@ -26,7 +28,7 @@ export interface GuestMachine {
  */
 export function guestEnd(end: MachineEnd, console: string, machine: GuestMachine): FailureError {
   const told = { machine: `${end.what}; ${machine.description}` };
-  if (end.by === "hypervisor") return new FailureError("hypervisor-failed", `the virtual machine has ended: ${end.what}`, told);
+  if (end.by === "hypervisor") return hypervisorEnd(end.what, told);
   const panic = [...console.matchAll(PANIC)].at(-1)?.[1]?.trim();
   const how = panic === undefined ? end.what : sayPanic(panic);
   const starved = starvation(console, machine);
@@ -34,6 +36,11 @@ export function guestEnd(end: MachineEnd, console: string, machine: GuestMachine
   if (panic === undefined) return new FailureError("guest-restarted", `the virtual machine has ended: ${how}`, told);
   if (BAD_IMAGE.test(console)) return new FailureError("image-corrupt", `the guest cannot read its image: ${how}`, told);
   return new FailureError(INIT_KILLED.test(panic) ? "agent-crashed" : "kernel-panic", how, told);
+}
+
+function hypervisorEnd(what: string, told: { readonly machine: string }): FailureError {
+  const message = `the virtual machine has ended: ${what}`;
+  return NO_DESCRIPTORS.test(what) ? new FailureError("too-many-open-files", message) : new FailureError("hypervisor-failed", message, told);
 }
 
 /** The agent has had its time, and the machine still runs. */

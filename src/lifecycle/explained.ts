@@ -2,7 +2,7 @@
 import { existsSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { errorChain, TskataError } from "../base/errors.ts";
-import { type Excerpt, explanation, type FailureCode, FailureError, isDiskFull, STILL_RUNS } from "../base/failures.ts";
+import { type Excerpt, explanation, type FailureCode, FailureError, STILL_RUNS, shortage } from "../base/failures.ts";
 import { logTail, plainText } from "../base/log-tail.ts";
 import { podPaths } from "../base/paths.ts";
 import { readPodFile } from "../base/pod-file.ts";
@@ -20,7 +20,7 @@ export interface Surroundings {
 /** What a guest comes to whose files are damaged. */
 const SUSPECT: readonly FailureCode[] = ["kernel-panic", "agent-silent", "agent-crashed", "guest-restarted", "guest-out-of-memory", "hypervisor-failed"];
 /** Where logs tell nothing more. */
-const NO_LOGS: readonly FailureCode[] = ["disk-full", "kvm-refused"];
+const NO_LOGS: readonly FailureCode[] = ["disk-full", "too-many-open-files", "kvm-refused"];
 
 /** The error with its explanation; as it is when it is no failure of the pod but an answer to what was asked. */
 export function explained(error: unknown, { podFolder, guestFiles }: Surroundings): unknown {
@@ -43,7 +43,8 @@ export async function explaining<T>(podFolder: string, work: () => Promise<T>): 
 }
 
 function asFailure(error: unknown, podFolder: string): FailureError | undefined {
-  if (isDiskFull(error)) return new FailureError("disk-full", errorChain(error));
+  const short = shortage(error);
+  if (short !== undefined) return new FailureError(short, errorChain(error));
   if (error instanceof FailureError) {
     // Whoever died for want of room could not write that down.
     const full = error.failure === "sandbox-died" && isFull(podFolder);

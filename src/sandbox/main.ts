@@ -1,7 +1,7 @@
 /** Entry point of a pod's sandbox process: its working folder is the pod's, descriptor 3 takes one line that says how the start went. */
 import { closeSync, readFileSync, writeSync } from "node:fs";
 import { errorChain } from "../base/errors.ts";
-import { FailureError, isDiskFull } from "../base/failures.ts";
+import { FailureError, shortage } from "../base/failures.ts";
 import { parsePodConfig } from "../control/pod-config.ts";
 import { native } from "../native.ts";
 import { failedPhase } from "../telemetry/spans.ts";
@@ -21,7 +21,7 @@ function tell(answer: object): void {
 
 /** What the command line makes a whole explanation of: it has the logs, and the host's side of it. */
 function describeFailure(error: unknown): object {
-  const code = error instanceof FailureError ? error.failure : isDiskFull(error) ? "disk-full" : "hypervisor-failed";
+  const code = shortage(error) ?? (error instanceof FailureError ? error.failure : "hypervisor-failed");
   const machine = error instanceof FailureError ? error.machine : undefined;
   return { failure: code, message: errorChain(error), machine, phase: failedPhase(error) };
 }

@@ -5,7 +5,7 @@ import test from "ava";
 import fc from "fast-check";
 import { within } from "../../src/base/deadline.ts";
 import { TskataError } from "../../src/base/errors.ts";
-import { explanation, FAILURES, FailureError, isDiskFull, isFailureCode } from "../../src/base/failures.ts";
+import { explanation, FAILURES, FailureError, isFailureCode, shortage } from "../../src/base/failures.ts";
 import { checkImage, checksumProblem } from "../../src/host/guest-files.ts";
 import { guestEnd, guestSilence } from "../../src/hypervisor/guest-end.ts";
 import { explained, explaining } from "../../src/lifecycle/explained.ts";
@@ -110,11 +110,20 @@ test("the innermost phase is an error's, also when it is wrapped further out", a
   t.is(failedPhase(new Error("no phase")), undefined);
 });
 
-test("a full disk is found below other errors", (t) => {
+test("a device that had no descriptors left is no fault of the hypervisor", (t) => {
+  for (const why of ["eventfd: Too many open files", "descriptors of a message are lost: no more may be open, or it has too many"]) {
+    const error = guestEnd({ by: "hypervisor", what: `the fs device failed: ${why}` }, "", machine);
+    t.deepEqual([error.failure, error.machine], ["too-many-open-files", undefined]);
+    t.is(error.message, `the virtual machine has ended: the fs device failed: ${why}`);
+  }
+});
+
+test("what the host has run out of is found below other errors", (t) => {
   const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
-  t.true(isDiskFull(new TskataError("internal", "write x", { cause: new Error("y", { cause: full }) })));
-  t.true(isDiskFull(Object.assign(new Error("quota"), { code: "EDQUOT" })));
-  t.false(isDiskFull(new Error("ENOSPC")));
+  t.is(shortage(new TskataError("internal", "write x", { cause: new Error("y", { cause: full }) })), "disk-full");
+  const codes = { EDQUOT: "disk-full", EMFILE: "too-many-open-files", ENFILE: "too-many-open-files", ENOENT: undefined, constructor: undefined } as const;
+  for (const [code, failure] of Object.entries(codes)) t.is(shortage(Object.assign(new Error(code), { code })), failure, code);
+  t.is(shortage(new Error("ENOSPC")), undefined);
 });
 
 test("an explanation: what helps most comes first, logs last and only where there are lines", (t) => {

@@ -328,6 +328,35 @@ test.serial("a running pod has too few descriptors for another process: that is 
   t.deepEqual(scratch.leftovers(), []);
 });
 
+test.serial("too few descriptors for a start: wherever they end, it is told, and with enough of them the container runs", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["true"];
+  });
+  const { flags, told } = logging("files");
+  const phases = new Set<string>();
+  let done = false;
+  for (let limit = 40; !done && limit <= 200; limit += 8) {
+    const words = [`--nofile=${limit}:${limit}`, binary, "--root", scratch.root, ...flags, "run", "--bundle", bundle, "files"];
+    const outcome = await outcomeOf(spawn("prlimit", words, { env: scratch.environment() }), {});
+    t.log(`${limit}: exit ${outcome.code} ${outcome.stderr.split("\n")[0] ?? ""}`);
+    done = outcome.code === 0;
+    if (done) break;
+    const msg = told(t, outcome);
+    const what = /EMFILE|too many open files|no more may be open/i;
+    const phase = /in phase "(.*?)"/.exec(msg)?.[1];
+    if (phase === undefined)
+      t.regex(msg.split("\n")[0] ?? "", what); // of a pod that runs: an answer to what was asked
+    else {
+      phases.add(phase);
+      checkMessage(t, msg, { failure: "too-many-open-files", phase, what });
+    }
+    t.deepEqual(scratch.leftovers(), []);
+  }
+  t.true(done);
+  t.true(phases.size > 0);
+});
+
 /** Free pages: closer together where the start still fails soon. */
 const ROOM = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 40];
 
