@@ -1,7 +1,7 @@
 /** A pod's sandbox: devices, machine, agent, control API; its start read top-down. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentClient } from "../agent-client/agent-client.ts";
 import { within } from "../base/deadline.ts";
@@ -321,11 +321,39 @@ async function after(milliseconds: number): Promise<void> {
   await new Promise((wake) => setTimeout(wake, milliseconds).unref());
 }
 
-/** The agent connects to the host once when it listens: no polling. */
+/**
+ * The agent connects to the host once when it listens: no polling. Nobody is told when that fails for want of descriptors here, so it is
+ * looked for: `connected` rejects when there have been too few twice in a row.
+ */
 function listenForAgent(path: string): { connected: Promise<void>; close: () => void } {
   rmSync(path, { force: true });
   const server = createServer((socket) => socket.destroy());
   server.listen(path);
-  const connected = once(server, "connection").then(() => {});
-  return { connected, close: () => void server.close() };
+  const { promise: starved, reject } = Promise.withResolvers<never>();
+  let before: unknown;
+  const timer = setInterval(() => {
+    const shortage = descriptorShortage();
+    if (shortage !== undefined && before !== undefined) reject(new TskataError("unavailable", "wait for the agent", { cause: shortage }));
+    before = shortage;
+  }, 1000);
+  const connected = Promise.race([once(server, "connection").then(() => {}), starved]);
+  connected.catch(() => {}); // the start may have ended before
+  const close = (): void => {
+    clearInterval(timer);
+    server.close();
+  };
+  return { connected, close };
+}
+
+/** Whether there are the two descriptors that a connection of the guest's to this process takes. */
+function descriptorShortage(): unknown {
+  const open: number[] = [];
+  try {
+    for (let count = 0; count < 2; count++) open.push(openSync(".", "r"));
+    return undefined;
+  } catch (error) {
+    return error;
+  } finally {
+    for (const fd of open) closeSync(fd);
+  }
 }

@@ -234,6 +234,15 @@ test.serial("the hypervisor fails", async (t) => {
   );
 });
 
+test.serial("the hypervisor lets go of a device and runs on", async (t) => {
+  const program = join(scratch.folder, "lets-go");
+  buildFixture("lets-go", program);
+  const config = join(scratch.folder, "lets-go.toml");
+  writeFileSync(config, `[hypervisor]\ndriver = "qemu"\nqemu = ${JSON.stringify(program)}\naccelerator = "tcg"\n`);
+  const what = /^the virtual machine has ended: qemu has let go of the vsock device$/;
+  await fails(t, "lets-go", { config }, { failure: "hypervisor-failed", phase: BOOT, what, machine: /: qemu has let go of the vsock device; driver qemu/ });
+});
+
 function sandboxPid(id: string): number | undefined {
   try {
     return scratch.pod(id).sandboxPid;
@@ -328,6 +337,9 @@ test.serial("a running pod has too few descriptors for another process: that is 
   t.deepEqual(scratch.leftovers(), []);
 });
 
+/** Closer together where the machine has all, and the agent's first connection too few. */
+const FEW = [40, 48, 56, 64, 72, 73, 74, 75, 76, 80, 88, 96, 112, 160, 200];
+
 test.serial("too few descriptors for a start: wherever they end, it is told, and with enough of them the container runs", async (t) => {
   t.timeout(hangLimitMs * 2);
   const bundle = await scratch.bundle((spec) => {
@@ -336,13 +348,15 @@ test.serial("too few descriptors for a start: wherever they end, it is told, and
   const { flags, told } = logging("files");
   const phases = new Set<string>();
   let done = false;
-  for (let limit = 40; !done && limit <= 200; limit += 8) {
+  for (const limit of FEW) {
     const words = [`--nofile=${limit}:${limit}`, binary, "--root", scratch.root, ...flags, "run", "--bundle", bundle, "files"];
     const outcome = await outcomeOf(spawn("prlimit", words, { env: scratch.environment() }), {});
     t.log(`${limit}: exit ${outcome.code} ${outcome.stderr.split("\n")[0] ?? ""}`);
     done = outcome.code === 0;
     if (done) break;
     const msg = told(t, outcome);
+    // Another program of this user has more descriptors on their way than the limit (unix(7), ETOOMANYREFS): QEMU cannot send any.
+    if (/qemu has let go of|Failed to initialize virtqueue/.test(msg)) continue;
     const what = /EMFILE|too many open files|no more may be open/i;
     const phase = /in phase "(.*?)"/.exec(msg)?.[1];
     if (phase === undefined)

@@ -1,6 +1,7 @@
 /** The qemu driver: QEMU as a child process, our devices attached by vhost-user. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
+import { setTimeout as after } from "node:timers/promises";
 import { TskataError } from "../../base/errors.ts";
 import { native, type VirtioDevice } from "../../native.ts";
 import { GUEST_RESTARTED } from "../../vmm/endings.ts";
@@ -18,6 +19,8 @@ export interface QemuDriver {
 }
 
 const VSOCK_SOCKET = "vsock.vhost";
+/** How long QEMU may take to end once it has let go of a device. */
+const LAST_STEPS_MS = 5000;
 const socketOf = ({ tag }: SharedFolder): string => `${tag}.vhost`;
 
 /** -no-reboot: a guest that restarts, powers off or has a triple fault makes QEMU exit with 0. */
@@ -34,15 +37,16 @@ export function startQemu(driver: QemuDriver, options: MachineOptions): Machine 
   ];
   const args = qemuArguments({ ...options, accelerator: driver.accelerator, tscKhz: driver.accelerator === "tcg" ? native().tscKhz() : 0, sockets });
   const { child, consoleWritten } = spawnQemu(driver, args, options.consoleLog);
+  const exited = new Promise<boolean>((done) => child.once("exit", () => done(true)).once("error", () => done(true)));
   // QEMU and the guest go on without a device for ever.
   let broken: MachineEnd | undefined;
-  for (const { name, server } of backends) {
-    void server.ended.then((why) => {
-      if (why === null) return;
-      broken ??= { by: "hypervisor", what: `the ${name} device failed: ${why}` };
-      child.kill("SIGKILL");
-    });
-  }
+  const lose = async (name: string, why: string | null): Promise<void> => {
+    // At its end QEMU lets go of all of them; before it does so when a message cannot be sent: for want of descriptors, as one example.
+    if (why === null && (await Promise.race([exited, after(LAST_STEPS_MS, false, { ref: false })]))) return;
+    broken ??= { by: "hypervisor", what: why === null ? `qemu has let go of the ${name} device` : `the ${name} device failed: ${why}` };
+    child.kill("SIGKILL");
+  };
+  for (const { name, server } of backends) void server.ended.then((why) => lose(name, why));
   const ended = new Promise<MachineEnd>((done) => {
     child.once("error", (error) => done({ by: "hypervisor", what: `qemu could not be started: ${error.message}` }));
     // Whoever is told of the end reads the console's last lines.
