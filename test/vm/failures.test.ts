@@ -338,6 +338,39 @@ test.serial("a running pod has too few descriptors for another process: that is 
   t.deepEqual(scratch.leftovers(), []);
 });
 
+test.serial("descriptors run out for a while below a running container: it is told, and what is mounted in it stays", async (t) => {
+  t.timeout(hangLimitMs * 2);
+  const volume = join(scratch.folder, "volume");
+  mkdirSync(volume);
+  writeFileSync(join(volume, "word"), "there\n");
+  // Of what the shell has itself: no program could be started.
+  const look = "mkfifo /fifo; exec 9<>/fifo; while :; do read -t 1 -u 9 pause; read word </volume/word && echo $word; done 2>&1";
+  const bundle = await scratch.bundle((spec) => {
+    spec.process.args = ["sh", "-c", look];
+    spec.root.readonly = false;
+    spec.mounts.push({ destination: "/volume", type: "bind", source: volume, options: ["rbind"] });
+  });
+  await scratch.create("starved", bundle);
+  await scratch.ok(["start", "starved"]);
+  const mounts = await scratch.sh("starved", "cat /proc/mounts");
+  const { sandboxPid } = scratch.pod("starved");
+  const allow = (descriptors: number): void => void t.is(spawnSync("prlimit", ["--pid", `${sandboxPid}`, `--nofile=${descriptors}:`]).status, 0);
+  const open = new Set(readdirSync(`/proc/${sandboxPid}/fd`).map(Number));
+  let free = 0;
+  while (open.has(free)) free++;
+  allow(free);
+  const told = (): number => scratch.output("starved").split("Too many open files").length - 1;
+  while (told() < 8) await after(200);
+  allow(1000);
+  const words = (): number => scratch.output("starved").split("there").length;
+  const before = words();
+  while (words() === before && !/no such file/i.test(scratch.output("starved"))) await after(200);
+  t.notRegex(scratch.output("starved"), /no such file/i);
+  t.is(await scratch.sh("starved", "cat /proc/mounts"), mounts);
+  await scratch.ok(["delete", "--force", "starved"]);
+  t.deepEqual(scratch.leftovers(), []);
+});
+
 /** Closer together where the machine has all, and the agent's first connection too few. */
 const FEW = [40, 48, 56, 64, 72, 73, 74, 75, 76, 80, 88, 96, 112, 160, 200];
 
