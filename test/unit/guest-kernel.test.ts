@@ -20,7 +20,7 @@ test("a symbol not set may be written or left out", (t) => {
 
 test("what was not granted is named with what there is", (t) => {
   const config = "CONFIG_MODULE=m\nCONFIG_ON=y\n# CONFIG_OFF is not set\nCONFIG_SIZE=5";
-  const fragment = "CONFIG_MODULE=y\n# CONFIG_ON is not set\nCONFIG_OFF=y\nCONFIG_GONE=y\nCONFIG_SIZE=6\nCONFIG_ON=y";
+  const fragment = "CONFIG_MODULE=y\n# CONFIG_ON is not set\nCONFIG_OFF=y\nCONFIG_GONE=y\nCONFIG_SIZE=6";
   t.deepEqual(refusedSymbols(fragment, config), [
     "CONFIG_MODULE: asked for y, got m",
     "CONFIG_ON: asked for n, got y",
@@ -28,6 +28,11 @@ test("what was not granted is named with what there is", (t) => {
     "CONFIG_GONE: asked for y, got n",
     "CONFIG_SIZE: asked for 6, got 5",
   ]);
+});
+
+test("of a symbol that is asked for twice the last line counts", (t) => {
+  t.deepEqual(refusedSymbols("# CONFIG_ACPI is not set\nCONFIG_ACPI=y", "CONFIG_ACPI=y"), []);
+  t.deepEqual(refusedSymbols("CONFIG_ACPI=y\n# CONFIG_ACPI is not set", "CONFIG_ACPI=y"), ["CONFIG_ACPI: asked for n, got y"]);
 });
 
 test("a symbol whose name begins another's is not it", (t) => {
