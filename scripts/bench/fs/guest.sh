@@ -1,6 +1,6 @@
-# The guest's side of `npm run bench -- fs`: mounts the contestants and runs each row's work on one after the other, turn by turn. A line
-# on stdout for each: "row|contestant|seconds". From the environment: WORK (work.c), FOLDER (what the host has prepared), TURNS, ROWS (an extended
-# regular expression), CONTESTANTS, NODE, NPM.
+# The guest's side of `npm run bench -- fs`: mounts the contestants and runs each row's work on one after the other, turn by turn, each turn with
+# another as the first. A line on stdout for each: "row|contestant|seconds". From the environment: WORK (work.c), FOLDER (what the host has
+# prepared), TURNS, ROWS (an extended regular expression), CONTESTANTS, NODE, NPM.
 set -euo pipefail
 
 local_folder=/run/bench # in the guest's memory
@@ -166,14 +166,17 @@ rows() {
 
 cd /
 for contestant in $CONTESTANTS; do mount_it "$contestant"; done
+read -ra order <<<"$CONTESTANTS"
 for ((turn = 1; turn <= TURNS; ++turn)); do
   while IFS='|' read -r row function words; do
     [[ $row =~ $ROWS ]] || continue
-    for contestant in $CONTESTANTS; do
+    for contestant in "${order[@]}"; do
       # shellcheck disable=SC2086 # words of the row
       seconds=$($function "$contestant" $words </dev/null)
       echo "$row|$contestant|$seconds"
     done
   done < <(rows)
+  # The first of a row pays for what the work needs anew of the guest and of TCG: each in its turn.
+  order=("${order[@]:1}" "${order[0]}")
 done
 for contestant in $CONTESTANTS; do unmount_it "$contestant"; done
