@@ -304,18 +304,21 @@ test.serial("the hypervisor dies when the container is made: told at once, and a
   }
 });
 
+function allowDescriptors(t: ExecutionContext, pid: number, descriptors: number): void {
+  t.is(spawnSync("prlimit", ["--pid", `${pid}`, `--nofile=${descriptors}:`]).status, 0);
+}
+
 test.serial("a running pod has too few descriptors for another process: that is told, and what ran of it is killed", async (t) => {
   t.timeout(hangLimitMs * 2);
   await scratch.running("few");
   const { sandboxPid } = scratch.pod("few");
-  const allow = (descriptors: string): void => void t.is(spawnSync("prlimit", ["--pid", `${sandboxPid}`, `--nofile=${descriptors}:`]).status, 0);
   const [, before = ""] = /^Max open files +(\d+) /m.exec(readFileSync(`/proc/${sandboxPid}/limits`, "utf8")) ?? [];
   const loop = 'read word; test -n "$word" && echo begun; while [ ! -e /go ]; do sleep 0.2; done';
   const reasons: string[] = [];
   let running: Promise<Outcome> | undefined;
   // From where its descriptors arrive to where all of them have what they need.
   for (let free = 9; running === undefined; free++) {
-    allow(`${readdirSync(`/proc/${sandboxPid}/fd`).length + free}`);
+    allowDescriptors(t, sandboxPid, readdirSync(`/proc/${sandboxPid}/fd`).length + free);
     const child = scratch.spawn(["exec", "few", "/bin/sh", "-c", loop]);
     const ended = outcomeOf(child, { input: "word\n" });
     await Promise.race([once(child.stdout ?? child, "data"), ended]);
@@ -324,7 +327,7 @@ test.serial("a running pod has too few descriptors for another process: that is 
     if (failed === undefined) running = ended;
     else reasons.push(`${free}: ${failed.code} ${failed.stderr}`);
   }
-  allow(before);
+  allowDescriptors(t, sandboxPid, Number(before));
   t.log(reasons.map((reason) => reason.replace(/time=\S+ /, "").trimEnd()).join("\n"));
   t.true(reasons.length > 0 && reasons.every((reason) => /^\d+: 255 .*(EMFILE|too many open files)/.test(reason)), reasons.join("\n"));
   t.true(
@@ -354,14 +357,13 @@ test.serial("descriptors run out for a while below a running container: it is to
   await scratch.ok(["start", "starved"]);
   const mounts = await scratch.sh("starved", "cat /proc/mounts");
   const { sandboxPid } = scratch.pod("starved");
-  const allow = (descriptors: number): void => void t.is(spawnSync("prlimit", ["--pid", `${sandboxPid}`, `--nofile=${descriptors}:`]).status, 0);
   const open = new Set(readdirSync(`/proc/${sandboxPid}/fd`).map(Number));
   let free = 0;
   while (open.has(free)) free++;
-  allow(free);
+  allowDescriptors(t, sandboxPid, free);
   const told = (): number => scratch.output("starved").split("Too many open files").length - 1;
   while (told() < 8) await after(200);
-  allow(1000);
+  allowDescriptors(t, sandboxPid, 1000);
   const words = (): number => scratch.output("starved").split("there").length;
   const before = words();
   while (words() === before && !/no such file/i.test(scratch.output("starved"))) await after(200);

@@ -165,18 +165,18 @@ rows() {
 }
 
 cd /
-for contestant in $CONTESTANTS; do mount_it "$contestant"; done
-read -ra order <<<"$CONTESTANTS"
+read -ra contestants <<<"$CONTESTANTS"
+for contestant in "${contestants[@]}"; do mount_it "$contestant"; done
 for ((turn = 1; turn <= TURNS; ++turn)); do
   while IFS='|' read -r row function words; do
     [[ $row =~ $ROWS ]] || continue
-    for contestant in "${order[@]}"; do
+    for contestant in "${contestants[@]}"; do
       # shellcheck disable=SC2086 # words of the row
       seconds=$($function "$contestant" $words </dev/null)
       echo "$row|$contestant|$seconds"
     done
   done < <(rows)
   # The first of a row pays for what the work needs anew of the guest and of TCG: each in its turn.
-  order=("${order[@]:1}" "${order[0]}")
+  contestants=("${contestants[@]:1}" "${contestants[0]}")
 done
-for contestant in $CONTESTANTS; do unmount_it "$contestant"; done
+for contestant in "${contestants[@]}"; do unmount_it "$contestant"; done
