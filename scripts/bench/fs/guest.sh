@@ -82,7 +82,7 @@ npm_ci() {
   rm -rf "$at/node_modules"
   cold "$1"
   cd "$at"
-  "$work" run "$NODE" "$NPM" ci --offline --omit=dev --ignore-scripts --no-audit --no-fund --cache "$(folder_of "$1")/npm"
+  "$work" run "$NODE" "$NPM" ci --offline --ignore-scripts --no-audit --no-fund --cache "$(folder_of "$1")/npm"
   cd /
 }
 
