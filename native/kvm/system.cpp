@@ -5,13 +5,20 @@
 #include <sys/ioctl.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "kvm/flexible.h"
 
 namespace tskata::kvm {
 
-int call(int fd, unsigned long request, uintptr_t argument, const char* name) { return os::checked(::ioctl(fd, request, argument), name); }
+int call(int fd, unsigned long request, uintptr_t argument, const char* name) {
+  int result;
+  do {
+    result = ::ioctl(fd, request, argument);
+  } while (result < 0 && errno == EINTR);
+  return os::checked(result, name);
+}
 
 System::System(const std::string& path) : fd_(os::checked(::open(path.c_str(), O_RDWR | O_CLOEXEC), ("open " + path).c_str())) {}
 

@@ -10,7 +10,8 @@
 
 namespace tskata::kvm {
 
-// An ioctl whose failure is a std::system_error naming it: KVM_IOCTL(fd, KVM_RUN, 0).
+// An ioctl whose failure is a std::system_error naming it: KVM_IOCTL(fd, KVM_CREATE_VM, 0). A signal to the thread is no failure: KVM_CREATE_VM
+// among others undoes what it has begun and says EINTR, and is asked again. (KVM_RUN, which signals are to end, is not called by this.)
 int call(int fd, unsigned long request, uintptr_t argument, const char* name);
 #define KVM_IOCTL(fd, request, argument) ::tskata::kvm::call(fd, request, (uintptr_t)(argument), #request)
 

@@ -608,3 +608,29 @@ kvmTest("a process ends while its guest spins, whatever ends it", async (t) => {
   t.is(await spinning(t, "await new Promise(() => {});"), 13);
   t.is(await spinning(t, "machine.close();"), 0);
 });
+
+kvmTest("machines are made however many signals their process gets meanwhile", async (t) => {
+  const script = join(temporaryFolder(t), "signals.ts");
+  writeFileSync(
+    script,
+    `import { Worker } from "node:worker_threads";
+     import { native } from ${JSON.stringify(join(repository, "src/native.ts"))};
+     let heard = 0;
+     process.on("SIGUSR2", () => heard++);
+     const ready = new Int32Array(new SharedArrayBuffer(4));
+     const sender = new Worker('const { workerData } = require("node:worker_threads"); for (;;) { process.kill(process.pid, "SIGUSR2"); Atomics.add(workerData, 0, 1); }', {
+       eval: true,
+       workerData: ready,
+     });
+     while (Atomics.load(ready, 0) < 100) await new Promise((done) => setTimeout(done, 1));
+     const system = native().openKvm("/dev/kvm");
+     for (let count = 0; count < 200; count++) system.createMachine().close();
+     await sender.terminate();
+     await new Promise((done) => setTimeout(done, 1));
+     console.log(heard > 0 ? "made" : "no signals");
+     process.exit(0);`,
+  );
+  const { code, stdout, stderr } = await runProgram(process.execPath, [script], { timeout: LIMIT_MS });
+  t.is(code, 0, stderr);
+  t.is(stdout, "made\n");
+});
