@@ -37,6 +37,7 @@ test.after.always("clean up", () => scratch.cleanUp());
 test.before("a container with volumes", async (t) => {
   t.timeout(hangLimitMs);
   buildFixture("watch", program);
+  buildFixture("dnotify", host("dnotify"));
   for (const folder of ["volume/sub/deep", "apart"]) mkdirSync(host(folder), { recursive: true });
   writeFileSync(host("volume/sub/watched"), "");
   writeFileSync(host("one-file"), "one file");
@@ -44,6 +45,7 @@ test.before("a container with volumes", async (t) => {
     spec.mounts.push({ destination: "/vol", type: "bind", source: host("volume"), options: ["bind"] });
     spec.mounts.push({ destination: "/vol-ro", type: "bind", source: host("volume"), options: ["bind", "ro"] });
     spec.mounts.push({ destination: "/etc/one-file", type: "bind", source: host("one-file"), options: ["bind"] });
+    spec.mounts.push({ destination: "/bin/dnotify", type: "bind", source: host("dnotify"), options: ["bind", "ro"] });
     spec.mounts.push({ destination: "/bin/watch-events", type: "bind", source: program, options: ["bind", "ro"] });
   });
 });
@@ -213,6 +215,17 @@ test.serial("a file of 5 GiB, sparse: changed near its end, cut and extended", a
   equal(t, await both([...FOLDERS, ["volume/sub/large", "/vol/sub/large"]], change), 8);
   t.is(await scratch.sh("one", "stat -c %s /vol/sub/large"), String(4 * 2 ** 30 + 1));
   unlinkSync(path);
+});
+
+test.serial("dnotify, which was before inotify, hears of what the host and the container make", async (t) => {
+  t.timeout(hangLimitMs);
+  const heard = watcher(scratch.spawn(["exec", "one", "/bin/dnotify", "/vol/sub"]));
+  await heard.ready;
+  writeFileSync(host("volume/sub/dnotify-host"), "");
+  await until(() => heard.lines.length > 1, "what the host has made");
+  await scratch.sh("one", ": >/vol/sub/dnotify-guest");
+  await heard.ended;
+  t.deepEqual(heard.lines, ["watching", "made", "made"]);
 });
 
 test.serial("what a container does is told once, as without a host", async (t) => {
