@@ -36,7 +36,7 @@ const KVM_TESTBED = { vcpus: 4, memoryMib: 8192 };
  * What of the VM tests the whole suite runs again in the testbed, where each command takes ten times as long: what the machine, its
  * devices and its end have a part in, and quotas, which its kernel has. `npm run test:kvm` runs all of them.
  */
-const KVM_SHORT = ["crash", "endings", "inotify", "machine", "quotas", "slots", "timers"];
+const KVM_SHORT = ["clock", "crash", "endings", "inotify", "machine", "quotas", "slots", "timers"];
 /** Seen: 49 to 77 minutes on two cores. */
 const KVM_LIMIT_MS = 7_200_000;
 

@@ -115,6 +115,12 @@ export interface Native {
   /** Puts a terminal in raw mode and returns what puts it back. */
   makeRaw(fd: number): () => void;
 
+  // -- clock ---------------------------------------------------------------------------------------------------------
+  /** CLOCK_REALTIME in nanoseconds since 1970; Date.now() has milliseconds. */
+  wallClock(): bigint;
+  /** Calls back whenever the clock is set, or the machine has slept; does not keep the process alive. */
+  watchWallClock(onSet: () => void): Closable;
+
   // -- locks ---------------------------------------------------------------------------------------------------------
   /** flock(2) on a file or a folder: a descriptor that is the lock until it is closed, or null when someone holds it. */
   tryLockFile(path: string): number | null;
@@ -148,7 +154,8 @@ export interface Native {
   /** syncfs(2), on the calling thread: of the agent's main one a file server knows that it is the agent's. */
   syncfs(folder: string): void;
   sethostname(name: string): void;
-  setClock(realtimeNanoseconds: bigint): void;
+  /** Brings the wall clock so many nanoseconds forward: at once with `step`, and from a tenth of a second on; else the kernel slews it. */
+  adjustWallClock(nanoseconds: bigint, step: boolean): void;
   addEntropy(bytes: Uint8Array): void;
   /** reboot(2): "poweroff" | "restart". */
   reboot(how: "poweroff" | "restart"): void;

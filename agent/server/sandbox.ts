@@ -4,7 +4,16 @@ import { availableParallelism, freemem, loadavg, release, totalmem, uptime } fro
 import { TskataError } from "../../src/base/errors.ts";
 import { TSKATA_VERSION } from "../../src/base/version.ts";
 import { native } from "../../src/native.ts";
-import type { CheckResponse, CreateSandboxRequest, MetricsResponse, ReplayChangesRequest, SandboxService, Span } from "../../src/protocols/generated/agent.ts";
+import type {
+  CheckResponse,
+  ClockRequest,
+  ClockResponse,
+  CreateSandboxRequest,
+  MetricsResponse,
+  ReplayChangesRequest,
+  SandboxService,
+  Span,
+} from "../../src/protocols/generated/agent.ts";
 import { boottimeNs } from "../clock.ts";
 import { CACHED, isMounted, LIVE, mountCached, mountShared } from "../init/mounts.ts";
 import { log, setLogLevel } from "../log.ts";
@@ -22,14 +31,14 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
   }
 
   check(): CheckResponse {
-    return { version: TSKATA_VERSION, kernel: release(), boottimeNs: boottimeNs(), spans: this.#spans };
+    return { version: TSKATA_VERSION, kernel: release(), boottimeNs: boottimeNs(), realtimeNs: native().wallClock(), spans: this.#spans };
   }
 
   createSandbox(request: CreateSandboxRequest): Record<never, never> {
     if (this.#created) throw new TskataError("wrong-state", "the sandbox is set up already");
     this.#created = true;
     setLogLevel(request.logLevel);
-    native().setClock(request.realtimeNs);
+    native().adjustWallClock(request.clockOffsetNs, true);
     if (request.entropy.length > 0) native().addEntropy(request.entropy);
     if (request.hostname !== "") native().sethostname(request.hostname);
     native().setLinkUp("lo");
@@ -37,6 +46,11 @@ export class SandboxHandlers implements UnaryHandlers<typeof SandboxService> {
     if (request.liveTag !== "") mountShared(request.liveTag, LIVE);
     if (request.cachedTag !== "") mountCached(request.cachedTag, CACHED);
     return {};
+  }
+
+  clock({ offsetNs, step }: ClockRequest): ClockResponse {
+    if (offsetNs !== 0n) native().adjustWallClock(offsetNs, step);
+    return { realtimeNs: native().wallClock() };
   }
 
   getMetrics(): MetricsResponse {

@@ -20,6 +20,7 @@ export function serve(pod: Pod, sandbox: SandboxHandlers, address: Address): () 
   server.addService(serviceDefinition(SandboxService), {
     check: unary(() => sandbox.check()),
     createSandbox: unary(sandbox.createSandbox.bind(sandbox)),
+    clock: unary(sandbox.clock.bind(sandbox)),
     getMetrics: unary(() => sandbox.getMetrics()),
     events: streaming((_request: object, send: (event: Event) => void) => pod.listen(send)),
     replayChanges: unary(sandbox.replayChanges.bind(sandbox)),

@@ -6,6 +6,7 @@ namespace tskata::addon {
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_fds(env, exports);
   export_mounts(env, exports);
+  export_clock(env, exports);
   export_locks(env, exports);
   export_guest(env, exports);
   export_relay(env, exports);

@@ -10,6 +10,7 @@ void export_guest(Napi::Env env, Napi::Object exports);    // AF_VSOCK, reaper, 
 void export_replay(Napi::Env env, Napi::Object exports);   // the host's changes, done once more in the guest
 void export_relay(Napi::Env env, Napi::Object exports);    // bytes from descriptor to descriptor
 void export_launch(Napi::Env env, Napi::Object exports);   // launcher: plan to process
+void export_clock(Napi::Env env, Napi::Object exports);    // the wall clock
 void export_locks(Napi::Env env, Napi::Object exports);    // flock
 void export_devices(Napi::Env env, Napi::Object exports);  // virtio devices and vhost-user servers
 void export_console(Napi::Env env, Napi::Object exports);  // a hypervisor's console into a bounded file

@@ -7,7 +7,6 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <span>
@@ -103,16 +102,6 @@ Napi::Value set_hostname(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value set_clock(const Napi::CallbackInfo& info) {
-  return guarded(info, [&](Napi::Env env) {
-    bool lossless = false;
-    const uint64_t nanoseconds = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
-    const timespec time{static_cast<time_t>(nanoseconds / 1'000'000'000), static_cast<long>(nanoseconds % 1'000'000'000)};
-    checked(::clock_settime(CLOCK_REALTIME, &time), "clock_settime");
-    return env.Undefined();
-  });
-}
-
 // random(4): RNDADDENTROPY credits what it is given, which writing to the device does not.
 Napi::Value add_entropy(const Napi::CallbackInfo& info) {
   return guarded(info, [&](Napi::Env env) {
@@ -179,7 +168,6 @@ void export_guest(Napi::Env env, Napi::Object exports) {
   exports.Set("umount", Napi::Function::New<do_umount>(env, "umount"));
   exports.Set("syncfs", Napi::Function::New<do_syncfs>(env, "syncfs"));
   exports.Set("sethostname", Napi::Function::New<set_hostname>(env, "sethostname"));
-  exports.Set("setClock", Napi::Function::New<set_clock>(env, "setClock"));
   exports.Set("addEntropy", Napi::Function::New<add_entropy>(env, "addEntropy"));
   exports.Set("reboot", Napi::Function::New<do_reboot>(env, "reboot"));
   exports.Set("setLinkUp", Napi::Function::New<set_link_up>(env, "setLinkUp"));

@@ -22,6 +22,7 @@ import { ControlService } from "../protocols/generated/control.ts";
 import { now, SpanRecorder } from "../telemetry/spans.ts";
 import { Containers } from "./containers.ts";
 import { EventLog } from "./events.ts";
+import { clockOffset, GuestClock } from "./guest-clock.ts";
 import { guestJson } from "./guest-json.ts";
 import { Handoffs } from "./handoffs.ts";
 import type { Log } from "./log.ts";
@@ -34,6 +35,7 @@ const CONSOLE = "console.log";
 const PANIC_LINES = 200;
 const ENTROPY_BYTES = 64;
 const KILL_GRACE_MS = 2000;
+const CLOCK_TIMEOUT_MS = 10_000;
 /** A dead machine's sockets break before its end is told, by another way. */
 const END_TOLD_MS = 500;
 /** Of the host's, replayed by one call: the agent does nothing else meanwhile. */
@@ -73,6 +75,7 @@ export class Sandbox {
   readonly #cached: SharedFolder | undefined;
   readonly #agent: AgentClient;
   readonly #containers: Containers;
+  readonly #clock: GuestClock;
   #machine: Machine | undefined;
   #control: ControlServer | undefined;
   #guest: CheckResponse | undefined;
@@ -91,6 +94,12 @@ export class Sandbox {
     this.#live = live;
     this.#cached = cached;
     this.#agent = new AgentClient(`${VSOCK}_g${AGENT_PORT}`);
+    this.#clock = new GuestClock({
+      ask: async (request) => await this.#agent.call(SandboxService.clock, request, CLOCK_TIMEOUT_MS),
+      now: () => native().wallClock(),
+      watch: (onSet) => native().watchWallClock(onSet),
+      onError: (error) => this.#log.debug({ error: errorChain(error) }, "the guest's clock"),
+    });
     this.#containers = new Containers({
       agent: this.#agent,
       vsock: this.#vsock,
@@ -113,10 +122,12 @@ export class Sandbox {
     await this.#spans.measure("boot until the agent listens", async () => await Promise.race([listening.connected, ends]));
     listening.close();
     const { startTimeoutMs } = this.#config;
+    const asked = native().wallClock();
     this.#guest = await this.#spans.measure(
       "agent answers",
       async () => await Promise.race([this.#agent.call(SandboxService.check, {}, startTimeoutMs), ends]),
     );
+    const offsetNs = clockOffset(asked, this.#guest.realtimeNs, native().wallClock());
     this.#addGuestSpans(this.#guest, bootNs);
     this.#agent.events(
       (event) => {
@@ -125,8 +136,9 @@ export class Sandbox {
       },
       () => this.#log.debug("the agent's event stream has ended"),
     );
-    await this.#spans.measure("create sandbox in the guest", async () => await Promise.race([this.#createSandbox(), ends]));
+    await this.#spans.measure("create sandbox in the guest", async () => await Promise.race([this.#createSandbox(offsetNs), ends]));
     endAll();
+    void this.#clock.keep();
     void this.#relayChanges();
     this.#log.debug({ exits: machine.exits() }, "exits of the start");
     this.#log.info({ kernel: this.#guest.kernel, agent: this.#guest.version }, "ready");
@@ -173,12 +185,12 @@ export class Sandbox {
     return { description: machineInWords(this.#config), memoryMib: this.#config.memoryMib };
   }
 
-  async #createSandbox(): Promise<void> {
+  async #createSandbox(clockOffsetNs: bigint): Promise<void> {
     await this.#agent.call(
       SandboxService.createSandbox,
       {
         hostname: this.#config.hostname,
-        realtimeNs: BigInt(Date.now()) * 1_000_000n,
+        clockOffsetNs,
         entropy: randomBytes(ENTROPY_BYTES),
         liveTag: this.#live.tag,
         cachedTag: this.#cached?.tag ?? "",
@@ -273,6 +285,7 @@ export class Sandbox {
   /** Not asked for: whoever waits for a process of the pod learns why. */
   async #onMachineEnd(end: MachineEnd): Promise<void> {
     native().guestHasGone(this.#vsock);
+    this.#clock.close();
     if (this.#stopping !== undefined) return;
     const { failure, message, machine } = this.#guestEnd(end);
     const reason = `the virtual machine died: ${message}\n${explanation(failure, machine, [["guest console", logTail(CONSOLE)]])}`;

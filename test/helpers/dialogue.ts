@@ -18,8 +18,8 @@ export class Dialogue {
     return done === true ? "nothing more" : value;
   }
 
-  async ask(): Promise<string> {
-    this.#child.stdin?.write("\n");
+  async ask(question = ""): Promise<string> {
+    this.#child.stdin?.write(`${question}\n`);
     return await this.next();
   }
 

@@ -56,6 +56,8 @@ export interface CheckResponse {
   kernel: string;
   boottimeNs: bigint;
   spans: readonly Span[];
+  /** The guest's wall clock. */
+  realtimeNs: bigint;
 }
 
 export const CheckResponse: Codec<CheckResponse> = defineCodec<CheckResponse>(
@@ -65,12 +67,14 @@ export const CheckResponse: Codec<CheckResponse> = defineCodec<CheckResponse>(
     if (message.kernel !== undefined && message.kernel !== "") writer.tag(18).string(message.kernel);
     if (message.boottimeNs !== undefined && message.boottimeNs !== 0n) writer.tag(24).uint64(message.boottimeNs);
     for (const item of message.spans ?? []) writer.tag(34).message(Span, item);
+    if (message.realtimeNs !== undefined && message.realtimeNs !== 0n) writer.tag(40).uint64(message.realtimeNs);
   },
   (reader) => {
     let versionValue = "";
     let kernelValue = "";
     let boottimeNsValue = 0n;
     const spansValue: Span[] = [];
+    let realtimeNsValue = 0n;
     for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
       switch (tag) {
         case 10:
@@ -85,18 +89,22 @@ export const CheckResponse: Codec<CheckResponse> = defineCodec<CheckResponse>(
         case 34:
           spansValue.push(reader.message(Span));
           break;
+        case 40:
+          realtimeNsValue = reader.uint64();
+          break;
         default:
           reader.skipField(tag);
       }
     }
-    return { version: versionValue, kernel: kernelValue, boottimeNs: boottimeNsValue, spans: spansValue } satisfies CheckResponse;
+    return { version: versionValue, kernel: kernelValue, boottimeNs: boottimeNsValue, spans: spansValue, realtimeNs: realtimeNsValue } satisfies CheckResponse;
   },
 );
 
 export interface CreateSandboxRequest {
   hostname: string;
   dns: readonly string[];
-  realtimeNs: bigint;
+  /** What the guest's wall clock is to be moved by. */
+  clockOffsetNs: bigint;
   entropy: Uint8Array;
   sysctls: ReadonlyMap<string, string>;
   /** virtio-fs tag of what is shared with the host as it changes; the agent mounts it at /run/tskata/shared/live. */
@@ -111,7 +119,7 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
   (message, writer) => {
     if (message.hostname !== undefined && message.hostname !== "") writer.tag(10).string(message.hostname);
     for (const item of message.dns ?? []) writer.tag(18).string(item);
-    if (message.realtimeNs !== undefined && message.realtimeNs !== 0n) writer.tag(24).uint64(message.realtimeNs);
+    if (message.clockOffsetNs !== undefined && message.clockOffsetNs !== 0n) writer.tag(24).int64(message.clockOffsetNs);
     if (message.entropy !== undefined && message.entropy.length > 0) writer.tag(34).bytes(message.entropy);
     if (message.sysctls !== undefined) writer.stringMap(42, message.sysctls);
     if (message.liveTag !== undefined && message.liveTag !== "") writer.tag(50).string(message.liveTag);
@@ -121,7 +129,7 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
   (reader) => {
     let hostnameValue = "";
     const dnsValue: string[] = [];
-    let realtimeNsValue = 0n;
+    let clockOffsetNsValue = 0n;
     let entropyValue: Uint8Array = NO_BYTES;
     const sysctlsValue = new Map<string, string>();
     let liveTagValue = "";
@@ -136,7 +144,7 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
           dnsValue.push(reader.string());
           break;
         case 24:
-          realtimeNsValue = reader.uint64();
+          clockOffsetNsValue = reader.int64();
           break;
         case 34:
           entropyValue = reader.bytes();
@@ -157,7 +165,64 @@ export const CreateSandboxRequest: Codec<CreateSandboxRequest> = defineCodec<Cre
           reader.skipField(tag);
       }
     }
-    return { hostname: hostnameValue, dns: dnsValue, realtimeNs: realtimeNsValue, entropy: entropyValue, sysctls: sysctlsValue, liveTag: liveTagValue, logLevel: logLevelValue, cachedTag: cachedTagValue } satisfies CreateSandboxRequest;
+    return { hostname: hostnameValue, dns: dnsValue, clockOffsetNs: clockOffsetNsValue, entropy: entropyValue, sysctls: sysctlsValue, liveTag: liveTagValue, logLevel: logLevelValue, cachedTag: cachedTagValue } satisfies CreateSandboxRequest;
+  },
+);
+
+export interface ClockRequest {
+  /** Forward, or back; 0 changes nothing. */
+  offsetNs: bigint;
+  /** At once, however little it is. Else what is below a tenth of a second is slewed. */
+  step: boolean;
+}
+
+export const ClockRequest: Codec<ClockRequest> = defineCodec<ClockRequest>(
+  "tskata.agent.v1.ClockRequest",
+  (message, writer) => {
+    if (message.offsetNs !== undefined && message.offsetNs !== 0n) writer.tag(8).int64(message.offsetNs);
+    if (message.step === true) writer.tag(16).bool(message.step);
+  },
+  (reader) => {
+    let offsetNsValue = 0n;
+    let stepValue = false;
+    for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+      switch (tag) {
+        case 8:
+          offsetNsValue = reader.int64();
+          break;
+        case 16:
+          stepValue = reader.bool();
+          break;
+        default:
+          reader.skipField(tag);
+      }
+    }
+    return { offsetNs: offsetNsValue, step: stepValue } satisfies ClockRequest;
+  },
+);
+
+export interface ClockResponse {
+  /** The clock after that. */
+  realtimeNs: bigint;
+}
+
+export const ClockResponse: Codec<ClockResponse> = defineCodec<ClockResponse>(
+  "tskata.agent.v1.ClockResponse",
+  (message, writer) => {
+    if (message.realtimeNs !== undefined && message.realtimeNs !== 0n) writer.tag(8).uint64(message.realtimeNs);
+  },
+  (reader) => {
+    let realtimeNsValue = 0n;
+    for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+      switch (tag) {
+        case 8:
+          realtimeNsValue = reader.uint64();
+          break;
+        default:
+          reader.skipField(tag);
+      }
+    }
+    return { realtimeNs: realtimeNsValue } satisfies ClockResponse;
   },
 );
 
@@ -961,6 +1026,14 @@ export const SandboxService = {
     request: CreateSandboxRequest,
     response: Empty,
   } satisfies Method<CreateSandboxRequest, Empty>,
+  /** Moves the guest's wall clock, and tells it. */
+  clock: {
+    service: "tskata.agent.v1.Sandbox",
+    name: "Clock",
+    responseStream: false,
+    request: ClockRequest,
+    response: ClockResponse,
+  } satisfies Method<ClockRequest, ClockResponse>,
   getMetrics: {
     service: "tskata.agent.v1.Sandbox",
     name: "GetMetrics",
