@@ -149,12 +149,14 @@ test.serial("what the processes of a running pod have, and have not", async (t) 
   const machine = driver() === "kvm" ? ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu", "anon_inode:kvm-vcpu-stats"] : [];
   // Of the host's changes to volumes.
   const watches = ["anon_inode:inotify", "anon_inode:[fanotify]"];
+  // That the host's clock is set.
+  const clock = "anon_inode:[timerfd]";
   // By which the file server opens again what it holds.
   const own = "/proc/1/fd";
   const handedOver = ["held.out", "create-held-0.log"].map((name) => join(scratch.folder, name));
   t.deepEqual(
     openKinds(sandbox, shared),
-    [...new Set([...kinds, ...machine, ...watches, ...handedOver, own, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort(),
+    [...new Set([...kinds, ...machine, ...watches, ...handedOver, own, clock, "anon_inode:[eventfd]", "anon_inode:[eventpoll]"])].sort(),
   );
 
   using client = await connectPod({ folder });
