@@ -122,14 +122,15 @@ test.serial("what the host writes into a file that the guest knows is seen then,
 const WAYS = "write,fsync,fdatasync,syncfs,sync,sync_file_range,RWF_DSYNC,O_SYNC,O_DSYNC,O_DIRECT,msync,fsync of the folder".split(",");
 const BLOCK = 4096;
 
-test.serial("what is written and synced, by whichever call, is the host's when that returns; the file stays open", async (t) => {
+test.serial("what is written and synced, by whichever call that promises it, is the host's when that returns; the file stays open", async (t) => {
   t.timeout(hangLimitMs);
   const file = root("durable");
   const writer = new Dialogue(scratch.spawn(["exec", "one", "fsops", "--durable", "/durable"]));
   for (let turn = 0; turn < 10; turn++) {
     for (const [index, way] of WAYS.entries()) {
       t.is(await writer.ask(), `${way} ${turn}: ok`);
-      if (way === "write") continue; // it is there after a second
+      // Of a write it is there after a second; sync_file_range has it sent and waits for no answer, for FUSE's pages count as written once they are copied.
+      if (way === "write" || way === "sync_file_range") continue;
       if (way === "fsync of the folder") t.true(existsSync(`${file}-${turn}`), `${way} ${turn}`);
       else t.is(textAt(file, index * BLOCK), `${way} ${turn}`);
     }
@@ -151,7 +152,7 @@ function requestsOf(disk: string): { writes: number; flushes: number } {
 /** What the host's disk is sent by it. Nothing by "write" is what shows that the others' requests are theirs. */
 const SENT: Readonly<Record<string, "nothing" | "a write" | "a flush">> = {
   write: "nothing",
-  sync_file_range: "nothing", // the host's page cache has it
+  sync_file_range: "nothing", // at most the host's page cache has it
   O_DIRECT: "a write",
 };
 
