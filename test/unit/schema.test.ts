@@ -64,8 +64,10 @@ test("object members that are null go; those of arrays stay", (t) => {
 
 test("dropping nulls changes nothing else of a JSON value", (t) => {
   const strip = (value: unknown): unknown => JSON.parse(JSON.stringify(value), (_, member: unknown) => (member === null ? undefined : member)) as unknown;
+  // As it is read: JSON's text of -0 is 0, and fast-check makes both.
+  const read = fc.jsonValue().map((value) => JSON.parse(JSON.stringify(value)) as unknown);
   fc.assert(
-    fc.property(fc.jsonValue(), (value) => {
+    fc.property(read, (value) => {
       const dropped = dropNulls(value);
       t.deepEqual(dropNulls(dropped), dropped);
       if (!JSON.stringify(value).includes("null")) t.deepEqual(dropped, value);
